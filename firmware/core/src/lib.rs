@@ -1,0 +1,14 @@
+//! Everything the player decides, and the formats both ends share.
+//!
+//! The crate is sans-I/O: no clock, no randomness, no thread, no file. Time comes in as a number, results of the outside
+//! world come in as inputs, wishes go out as data. So a recorded script of inputs replays bit for bit.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod gesture;
+pub mod library;
+pub mod segment;
+pub mod time;
+pub mod view;
