@@ -1,1 +1,4 @@
-//! Placeholder.
+//! The player of the office jukebox: takes music from the office, plays it through the DAC, shows what plays, obeys.
+#![forbid(unsafe_code)]
+
+pub mod audio;

@@ -7,8 +7,10 @@
 
 extern crate alloc;
 
+pub mod checkpoint;
 pub mod gesture;
 pub mod library;
 pub mod segment;
+pub mod sound;
 pub mod time;
 pub mod view;

@@ -570,7 +570,11 @@ impl IndexPage {
         check((1..=SEGMENTS_PER_PAGE).contains(&page.len()), "index", "should hold 1 to 128 segments")?;
         let mut last = None;
         for s in page.segments() {
-            check((1..=MAX_SEGMENT as u32).contains(&s.length), "index", "a segment of 0 bytes or of more than 16 MiB")?;
+            check(
+                (1..=MAX_SEGMENT as u32).contains(&s.length),
+                "index",
+                "a segment of 0 bytes or of more than 16 MiB",
+            )?;
             check(last.is_none_or(|f| f < s.first_frame), "index", "first frames do not rise")?;
             last = Some(s.first_frame);
         }

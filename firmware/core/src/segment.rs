@@ -130,7 +130,8 @@ mod tests {
             let (a, b) = (a.min(b).min(packets.len()), a.max(b).min(packets.len()));
             let all: Vec<&[u8]> = packets.iter().map(Vec::as_slice).collect();
             let s = Segment { first_packet: 7, first_frame: u64::MAX >> 1, preroll: all[..a].to_vec(), body: all[a..b].to_vec(), tail: all[b..].to_vec() };
-            prop_assert_eq!(&Segment::decode(&s.encode()).unwrap(), &s);
+            let bytes = s.encode();
+            prop_assert_eq!(&Segment::decode(&bytes).unwrap(), &s);
         }
 
         #[test]
@@ -143,7 +144,8 @@ mod tests {
 
     #[test]
     fn the_form_is_frozen() {
-        let s = Segment { first_packet: 1, first_frame: 300, preroll: vec![b"a"], body: vec![b"bc", b""], tail: vec![] };
+        let s =
+            Segment { first_packet: 1, first_frame: 300, preroll: vec![b"a"], body: vec![b"bc", b""], tail: vec![] };
         assert_eq!(s.encode(), [1, 1, 0xac, 2, 1, 2, 0, 1, 2, 0, b'a', b'b', b'c']);
         assert_eq!(Segment::decode(&s.encode()[..12]), Err(SegmentError::Short));
         assert_eq!(Segment::decode(&[1, 0, 0, 0xff, 0xff, 0x7f, 0, 0]), Err(SegmentError::Bounds));

@@ -1,0 +1,140 @@
+//! What playback asks of the audio threads, and what they report: plain data.
+//!
+//! *Piece*: one segment to be decoded after the piece before it. *Generation*: a number that every flush raises; pieces and
+//! reports of an older generation are void. *Heard*: what has left the DAC, counted from frames, never from intentions.
+
+use alloc::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::library::{Digest, Gain, Rendition, SegmentRef};
+use crate::time::Frames;
+
+/// Names an entry of the queue for its whole life; never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct EntryId(pub u32);
+
+/// One segment to be decoded after the piece before it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Piece {
+    /// Counts up over the life of the process.
+    pub seq: u64,
+    /// Which flush it comes after.
+    pub generation: u32,
+    /// What it is played for.
+    pub entry: EntryId,
+    /// Decoder parameters, delay and length.
+    pub rendition: Arc<Rendition>,
+    /// The segment; its bytes are in the store under `segment.digest`.
+    pub segment: SegmentRef,
+    /// First audible frame wanted, at the rendition's rate: frames before it are decoded and thrown away. At or before the
+    /// body's first frame it changes nothing.
+    pub from: u64,
+    /// Gain of the track.
+    pub gain: Gain,
+    /// Rate of the track's original, for `rate = "follow"`.
+    pub original_rate: u32,
+    /// The rendition ends with this piece.
+    pub last: bool,
+}
+
+/// What playback asks of the audio threads.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Order {
+    /// Decode this after all pieces before it. At most [`PIECES_AHEAD`] are given that are not yet decoded.
+    Play(Piece),
+    /// Forget every piece and every frame not yet heard: fade out over 5 ms, drop the ring, fade in what comes next.
+    /// The drop waits (at most 200 ms) for the first frames of the new generation if `more` comes, so that nothing is lost.
+    Flush {
+        /// The generation of what comes next.
+        generation: u32,
+        /// Whether pieces follow at once.
+        more: bool,
+    },
+    /// Forget pieces that were given after `seq` and are not yet in the ring.
+    Forget {
+        /// Last piece to keep.
+        seq: u64,
+    },
+    /// Ramp down over 10 ms and hold the playhead, or go on.
+    Pause(bool),
+    /// Volume as a factor, reached over a ramp.
+    Volume {
+        /// 0 (silence) to 1.
+        factor: f32,
+        /// At least 10.
+        ramp_ms: u32,
+    },
+    /// Close the PCM once what is in the ring was heard; the next piece opens it again.
+    Close,
+}
+
+/// Pieces that may be at the decoder and not yet in the ring.
+pub const PIECES_AHEAD: usize = 4;
+
+/// Where the sound is, from frames that left the DAC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Heard {
+    /// Generation of what is heard; of the last thing heard if the ring is empty.
+    pub generation: u32,
+    /// Entry that is heard.
+    pub entry: EntryId,
+    /// Playhead: audible frames of the entry's rendition that have left the DAC.
+    pub at: Frames,
+    /// Whether the rendition's last frame has left the DAC and nothing followed.
+    pub ended: bool,
+    /// Frames of music that have left the DAC since the process started, at any rate: what "playing" is made of.
+    pub music_frames: u64,
+    /// Frames that were due and not in the ring (our fault), since the process started.
+    pub underrun_frames: u64,
+    /// Errors of the device, since the process started.
+    pub xruns: u32,
+    /// Music in the ring and the device, in milliseconds.
+    pub ring_ms: u32,
+}
+
+/// What the audio threads report by themselves.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Report {
+    /// A piece is in the ring, to its last frame.
+    Decoded {
+        /// Which.
+        seq: u64,
+    },
+    /// A segment in the store is missing or has another digest (torn by a power cut): fetch it again. The piece was dropped,
+    /// and all that follow it in its generation.
+    Torn {
+        /// Which.
+        seq: u64,
+        /// Its segment.
+        digest: Digest,
+    },
+    /// The digest is right and yet it cannot be decoded: the track's fault. Followed by nothing of this entry.
+    Undecodable {
+        /// Which.
+        seq: u64,
+        /// What the decoder said.
+        why: &'static str,
+    },
+    /// The sound device.
+    Output(OutputState),
+}
+
+/// The sound device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OutputState {
+    /// Open and asking for frames.
+    Open {
+        /// Its name, as configured.
+        name: Arc<str>,
+        /// Frames a second.
+        rate: u32,
+    },
+    /// Closed on purpose.
+    Closed,
+    /// None of the configured outputs is there, or it stopped asking for frames. It is tried again every second.
+    Missing {
+        /// What the system said, for the log.
+        why: Arc<str>,
+    },
+}

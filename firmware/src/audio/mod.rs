@@ -1,0 +1,1 @@
+//! Decoder thread, ring, the callback's body: orders in, sound out.
