@@ -8,9 +8,15 @@
 extern crate alloc;
 
 pub mod checkpoint;
+pub mod command;
+pub mod event;
 pub mod gesture;
 pub mod library;
+pub mod link;
+pub mod queue;
+pub mod reason;
 pub mod segment;
 pub mod sound;
 pub mod time;
 pub mod view;
+pub mod wire;

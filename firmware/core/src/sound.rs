@@ -11,8 +11,23 @@ use crate::library::{Digest, Gain, Rendition, SegmentRef};
 use crate::time::Frames;
 
 /// Names an entry of the queue for its whole life; never used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-pub struct EntryId(pub u32);
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Default,
+    Serialize,
+    Deserialize,
+    minicbor::Encode,
+    minicbor::Decode,
+)]
+#[cbor(transparent)]
+pub struct EntryId(#[n(0)] pub u32);
 
 /// One segment to be decoded after the piece before it.
 #[derive(Clone, Debug, PartialEq)]
@@ -94,7 +109,7 @@ pub struct Heard {
 }
 
 /// What the audio threads report by themselves.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Report {
     /// A piece is in the ring, to its last frame.
     Decoded {
@@ -114,14 +129,14 @@ pub enum Report {
         /// Which.
         seq: u64,
         /// What the decoder said.
-        why: &'static str,
+        why: Arc<str>,
     },
     /// The sound device.
     Output(OutputState),
 }
 
 /// The sound device.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OutputState {
     /// Open and asking for frames.
     Open {

@@ -1,0 +1,300 @@
+//! Every message between player and office, versioned; frozen by byte tests.
+//!
+//! JSON of the MQTT contract, `jukebox/1/...`: adding a field keeps `/1/`, removing one or changing its meaning is `/2/`.
+//! The fields are in the order in which people read them.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::command::Refusal;
+use crate::library::{Row, TrackId};
+use crate::queue::Entry;
+use crate::reason::Code;
+use crate::sound::EntryId;
+use crate::view::Grade;
+
+/// What a message is made of: an object as JSON.
+pub fn json<T: Serialize>(message: &T) -> String {
+    // Our own types serialise; only a map with a key that is no string could fail.
+    serde_json::to_string(message).unwrap_or_default()
+}
+
+/// State of the player as people see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Planned silence.
+    Stopped,
+    /// It should sound and waits for data.
+    Buffering,
+    /// Frames leave the DAC.
+    Playing,
+    /// The playhead is held.
+    Paused,
+    /// It should sound and there is no sound device.
+    NoOutput,
+}
+
+/// A track, as messages name it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Track<'a> {
+    /// Its id.
+    pub id: TrackId,
+    /// `track`.
+    pub kind: &'static str,
+    /// Title.
+    pub title: &'a str,
+    /// Artist.
+    pub artist: &'a str,
+    /// Album.
+    pub album: &'a str,
+    /// Length in milliseconds.
+    pub duration_ms: u64,
+}
+
+impl<'a> From<&'a Entry> for Track<'a> {
+    fn from(e: &'a Entry) -> Self {
+        let (title, artist, album) = (&e.title, &e.artist, &e.album);
+        Self { id: e.track, kind: "track", title, artist, album, duration_ms: e.duration_ms }
+    }
+}
+
+/// Why something is as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Because {
+    /// Public code.
+    pub code: &'static str,
+    /// A plain sentence.
+    pub text: &'static str,
+    /// Since when, RFC 3339; null until the clock is known to be right.
+    pub since: Option<String>,
+}
+
+/// `P/now`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Now<'a> {
+    /// Revision of the queue.
+    pub rev: u64,
+    /// What it does.
+    pub state: State,
+    /// `queue`.
+    pub source: &'static str,
+    /// The current entry.
+    pub entry: Option<EntryId>,
+    /// Its track.
+    pub track: Option<Track<'a>>,
+    /// Who asked for it.
+    pub by: Option<&'a str>,
+    /// Playhead in milliseconds.
+    pub position_ms: u64,
+    /// When that was, RFC 3339; null until the clock is known to be right.
+    pub at: Option<String>,
+    /// `synced` or `unknown`.
+    pub clock: &'static str,
+    /// Which encoding plays.
+    pub rendition: Option<&'static str>,
+    /// What the queue waits for while something else plays; null.
+    pub waiting: Option<()>,
+    /// Why it does not sound, if it should.
+    pub reason: Option<Because>,
+}
+
+/// An entry in `P/queue`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct QueueEntry<'a> {
+    /// Its number.
+    pub entry: EntryId,
+    /// Its track.
+    pub track: TrackId,
+    /// Title.
+    pub title: &'a str,
+    /// Artist.
+    pub artist: &'a str,
+    /// Length in milliseconds.
+    pub duration_ms: u64,
+    /// Who asked for it.
+    pub by: &'a str,
+    /// How much of it is on the player's disk.
+    pub on_board_pct: u8,
+}
+
+/// `P/queue`, and the data of the verb `queue`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct QueueState<'a> {
+    /// Revision of the queue.
+    pub rev: u64,
+    /// Count of all entries.
+    pub total: usize,
+    /// Length of all in milliseconds.
+    pub total_ms: u64,
+    /// The first 20, or what was asked for.
+    pub entries: Vec<QueueEntry<'a>>,
+}
+
+/// Seconds of unplanned silence.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Silence {
+    /// Since midnight UTC, or since the clock is known.
+    pub today: f64,
+    /// Since the process started.
+    pub since_boot: f64,
+}
+
+/// An origin in `P/health`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// Where.
+    pub url: String,
+    /// `ok`, `slow`, `failing` or `lying`.
+    pub state: String,
+}
+
+/// `P/health`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Health<'a> {
+    /// Grade of the link.
+    pub link: Grade,
+    /// Playable time of the queue without any link, in seconds.
+    pub on_board_queue_s: u64,
+    /// Seconds of unplanned silence.
+    pub unplanned_silence_s: Silence,
+    /// Times that the ring was empty.
+    pub underruns: u64,
+    /// Errors of the sound device.
+    pub xruns: u32,
+    /// Free on the card, in MB.
+    pub disk_free_mb: Option<u64>,
+    /// Written to the card since the process started, in MB.
+    pub written_mb: Option<u64>,
+    /// Tracks in the catalogue.
+    pub catalogue_tracks: Option<u64>,
+    /// The origins.
+    pub origins: &'a [Origin],
+}
+
+/// `P/info`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Info<'a> {
+    /// What people call it.
+    pub name: &'a str,
+    /// The board.
+    pub model: &'a str,
+    /// The board's serial number.
+    pub serial: &'a str,
+    /// Version that runs.
+    pub version: &'a str,
+    /// This run of the process: 16 random hex digits.
+    pub boot: &'a str,
+    /// When it started, RFC 3339; null until the clock is known to be right.
+    pub since: Option<String>,
+    /// Digest of the configuration.
+    pub config: &'a str,
+    /// Whether plain connections are allowed.
+    pub insecure: bool,
+    /// What it can be asked.
+    pub verbs: Vec<&'static str>,
+}
+
+/// A hit of a search.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Hit<'a> {
+    /// Its track.
+    pub track: TrackId,
+    /// Title.
+    pub title: &'a str,
+    /// Artist.
+    pub artist: &'a str,
+    /// Album.
+    pub album: &'a str,
+    /// Length in milliseconds.
+    pub duration_ms: u64,
+}
+
+impl<'a> From<&'a Row> for Hit<'a> {
+    fn from(r: &'a Row) -> Self {
+        Self { track: r.id, title: &r.title, artist: &r.artist, album: &r.album, duration_ms: r.duration_ms }
+    }
+}
+
+/// The answer to a command.
+#[derive(Serialize)]
+struct Reply<'a> {
+    id: Option<&'a str>,
+    player: &'a str,
+    verb: &'a str,
+    status: &'static str,
+    rev: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<Code>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_s: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'a str>,
+}
+
+/// The reply to a command: its data, or its refusal.
+pub fn reply(id: Option<&str>, player: &str, verb: &str, rev: u64, outcome: &Result<Value, Refusal>) -> String {
+    let blank = Reply {
+        id,
+        player,
+        verb,
+        status: "ok",
+        rev,
+        data: None,
+        code: None,
+        reason: None,
+        retry_after_s: None,
+        field: None,
+    };
+    json(&match outcome {
+        Ok(data) => Reply { data: Some(data.clone()), ..blank },
+        Err(r) => Reply {
+            status: "refused",
+            code: Some(r.code),
+            reason: Some(&r.reason),
+            retry_after_s: r.retry_after_s,
+            field: r.field.as_deref(),
+            ..blank
+        },
+    })
+}
+
+/// The reply that was given, given again.
+pub fn replayed(reply: &str) -> String {
+    match reply.strip_suffix('}') {
+        Some(head) => alloc::format!("{head},\"replayed\":true}}"),
+        None => String::from(reply),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn replies_are_frozen() {
+        assert_eq!(
+            reply(Some("12345678"), "lobby", "skip", 42, &Ok(json!({"entry": 8}))),
+            r#"{"id":"12345678","player":"lobby","verb":"skip","status":"ok","rev":42,"data":{"entry":8}}"#
+        );
+        let refusal = Refusal {
+            retry_after_s: Some(180),
+            ..Refusal::new(Code::QueueFull, "The queue is full (200). Try again in about 3 minutes.")
+        };
+        let r = reply(None, "lobby", "add", 42, &Err(refusal));
+        assert_eq!(
+            r,
+            r#"{"id":null,"player":"lobby","verb":"add","status":"refused","rev":42,"code":"queue_full","reason":"The queue is full (200). Try again in about 3 minutes.","retry_after_s":180}"#
+        );
+        assert!(replayed(&r).ends_with(r#""retry_after_s":180,"replayed":true}"#));
+        assert!(serde_json::from_str::<Value>(&replayed(&r)).is_ok());
+    }
+}
