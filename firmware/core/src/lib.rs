@@ -13,6 +13,7 @@ pub mod event;
 pub mod gesture;
 pub mod library;
 pub mod link;
+pub mod planner;
 pub mod queue;
 pub mod reason;
 pub mod segment;

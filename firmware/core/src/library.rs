@@ -174,7 +174,7 @@ pub struct PageRef {
 }
 
 /// Pages of pages, CBOR.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
 #[cbor(map)]
 pub struct PageList {
     /// Catalogue pages in order.
@@ -192,7 +192,7 @@ pub struct PlaylistRef {
 }
 
 /// A saved list of tracks, CBOR.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
 #[cbor(map)]
 pub struct Playlist {
     /// Tracks in order, with the records they had when it was published.
@@ -201,7 +201,7 @@ pub struct Playlist {
 }
 
 /// A line of a playlist.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
 #[cbor(map)]
 pub struct PlaylistTrack {
     /// Which track.
@@ -213,7 +213,7 @@ pub struct PlaylistTrack {
 }
 
 /// A catalogue page, CBOR within zstd: rows sorted by artist, album, disc, number, id.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
 #[cbor(map)]
 pub struct CataloguePage {
     /// The rows.

@@ -7,6 +7,8 @@
 //! copies of the packets before the body that a fresh decoder must chew to be right at the body's first frame. *Tail*:
 //! copies of the packets after it that a cross-fade into another rendition needs. Continuous play decodes bodies only; one
 //! segment alone is enough to start, to seek to, or to change the rendition.
+//!
+//! Law: positions are those of a decoder to which an undecodable packet is silence of `Init::longest_packet` frames.
 
 use alloc::vec::Vec;
 
