@@ -1,0 +1,608 @@
+//! The player's configuration file: parse, check, explain.
+//!
+//! One TOML file, `/etc/jukebox/jukebox.toml` unless told otherwise; `firmware/docs/config.md` describes every key. What
+//! comes out of [`Config::load`] has been checked: whoever uses a value need not check it again. Law: an error names file,
+//! line and column, shows the line, and says what to write instead. Relative paths count from the file's own folder.
+
+mod explain;
+mod tls;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use hyper::Uri;
+use jukebox_core::library::Digest;
+use serde::de::{Deserializer, Error as _};
+use serde::{Deserialize, Serialize, Serializer};
+
+pub use explain::Spot;
+pub use tls::{provider, tls_config};
+
+/// Where the file lies unless `--config` or `JUKEBOX_CONFIG` says otherwise.
+pub const PATH: &str = "/etc/jukebox/jukebox.toml";
+/// Exit status for a configuration that is missing or wrong (`EX_CONFIG` of sysexits.h): systemd does not restart on it.
+pub const EXIT: u8 = 78;
+/// Names that no site and no player may have: they are words of the MQTT topics.
+const RESERVED: [&str; 2] = ["all", "reply"];
+/// Longest configuration file that is read, in bytes.
+const MAX_FILE: u64 = 1 << 20;
+
+/// What the file says, checked and with defaults filled in.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// What people call this player (panel, info); the id where it is not given.
+    #[serde(default)]
+    pub name: String,
+    /// Who this player is and where its music comes from.
+    pub office: Office,
+    /// Where sound goes.
+    #[serde(default)]
+    pub output: Output,
+    /// What the board has beside the DAC.
+    #[serde(default)]
+    pub board: Board,
+    /// What is kept on disk.
+    #[serde(default)]
+    pub store: Store,
+    /// What is remembered of plays.
+    #[serde(default)]
+    pub history: History,
+    /// The broker; without it the player takes no commands from the office.
+    #[serde(default)]
+    pub mqtt: Option<Mqtt>,
+    /// The command line's socket.
+    #[serde(default)]
+    pub socket: Socket,
+    /// The file all this was read from.
+    #[serde(skip)]
+    pub path: PathBuf,
+}
+
+/// `[office]`.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Office {
+    /// The site, `[a-z0-9-]{1,32}`.
+    #[serde(deserialize_with = "id")]
+    pub site: String,
+    /// The player's id, `[a-z0-9-]{1,32}`, unique per broker.
+    #[serde(deserialize_with = "id")]
+    pub player: String,
+    /// Places that serve the library, best first, at least one: `https://`, with `insecure` also `http://`, or a folder (absolute by now).
+    pub origins: Vec<String>,
+    /// PEM file with the roots that origins and broker are checked against; instead of `ca_pem`.
+    pub ca: Option<PathBuf>,
+    /// The same roots, written out.
+    pub ca_pem: Option<String>,
+    /// Allows `http://` and `mqtt://`.
+    #[serde(default)]
+    pub insecure: bool,
+}
+
+/// `[output]`.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Output {
+    /// PCMs in order of preference; empty: the board's. Use [`Output::in_order`].
+    pub outputs: Vec<String>,
+    /// The PCM's sample rate.
+    pub rate: Rate,
+    /// ALSA period in ms, 5 to 200; `None`: as the scheduling allows.
+    #[serde(deserialize_with = "maybe_within::<_, u32, 5, 200>")]
+    pub period_ms: Option<u32>,
+    /// Ceiling of the volume in percent, 1 to 100.
+    #[serde(deserialize_with = "within::<_, u8, 1, 100>")]
+    pub volume_max: u8,
+    /// Volume of a player that never had one, in percent, 0 to `volume_max`.
+    #[serde(deserialize_with = "within::<_, u8, 0, 100>")]
+    pub first_volume: u8,
+    /// Loudness that tracks are brought to, in LUFS, -40 to -5.
+    #[serde(deserialize_with = "loudness")]
+    pub loudness_lufs: f32,
+    /// Minutes without music until the PCM is closed, 1 to 1440.
+    #[serde(deserialize_with = "within::<_, u32, 1, 1440>")]
+    pub idle_close_min: u32,
+    /// A WAV file that takes the sound, at the pace of a DAC, instead of a device.
+    pub record: Option<PathBuf>,
+}
+
+impl Default for Output {
+    fn default() -> Self {
+        Self {
+            outputs: Vec::new(),
+            rate: Rate::Follow,
+            period_ms: None,
+            volume_max: 100,
+            first_volume: 30,
+            loudness_lufs: -18.0,
+            idle_close_min: 10,
+            record: None,
+        }
+    }
+}
+
+impl Output {
+    /// The outputs to try, best first: `record` as `paced:FILE`, else `outputs`, else the board's, else ALSA's `default`.
+    pub fn in_order(&self, of_board: &[String]) -> Vec<String> {
+        match (&self.record, self.outputs.is_empty(), of_board.is_empty()) {
+            (Some(file), _, _) => vec![format!("paced:{}", file.display())],
+            (None, false, _) => self.outputs.clone(),
+            (None, true, false) => of_board.to_vec(),
+            (None, true, true) => vec!["default".into()],
+        }
+    }
+}
+
+/// `rate`: `"follow"` or a number of Hz.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rate {
+    /// The rate of the track's original: bit-exact, with a planned gap where the rate changes.
+    Follow,
+    /// Always this rate in Hz: gapless across rates.
+    Fixed(u32),
+}
+
+/// `[board]`.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Board {
+    /// Name of the board's profile; `None`: by the device tree's model.
+    pub profile: Option<String>,
+    /// The small display.
+    pub panel: Panel,
+    /// The buttons.
+    pub buttons: Buttons,
+}
+
+/// `panel`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Panel {
+    /// What the profile names.
+    #[default]
+    Board,
+    /// No display.
+    None,
+    /// The terminal that the player runs in.
+    Terminal,
+    /// A PNG file, replaced when the picture changes.
+    Png(PathBuf),
+}
+
+/// `buttons`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Buttons {
+    /// What the profile names.
+    #[default]
+    Board,
+    /// No buttons.
+    None,
+    /// The keyboard of the terminal that the player runs in.
+    Keyboard,
+}
+
+/// `[store]`.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    /// Folder of the small state that must survive.
+    pub state: PathBuf,
+    /// Folder of segments, records and covers: may be emptied at any time.
+    pub cache: PathBuf,
+    /// Most that the cache may hold, in MB (10^6 bytes), 64 to 10,000,000.
+    #[serde(deserialize_with = "within::<_, u64, 64, 10_000_000>")]
+    pub size_mb: u64,
+    /// Space that is always left free on the cache's disk, in MB, 0 to 1,000,000.
+    #[serde(deserialize_with = "within::<_, u64, 0, 1_000_000>")]
+    pub floor_mb: u64,
+    /// How much of the queue is fetched ahead, in minutes of music, 1 to 1440.
+    #[serde(deserialize_with = "within::<_, u32, 1, 1440>")]
+    pub ahead_min: u32,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            state: "/var/lib/jukebox".into(),
+            cache: "/var/cache/jukebox".into(),
+            size_mb: 4000,
+            floor_mb: 500,
+            ahead_min: 30,
+        }
+    }
+}
+
+/// `[history]`.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct History {
+    /// Days until a play is forgotten, 0 to 3650; 0: plays are not remembered.
+    #[serde(deserialize_with = "within::<_, u32, 0, 3650>")]
+    pub keep_days: u32,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self { keep_days: 30 }
+    }
+}
+
+/// `[mqtt]`.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mqtt {
+    /// `mqtts://host:port`, with `office.insecure` also `mqtt://host:port`. Use [`Mqtt::address`].
+    pub broker: String,
+    /// User at the broker; the player's id where it is not given.
+    #[serde(default)]
+    pub user: String,
+    /// Password at the broker, read from `password_file` if that is given.
+    #[serde(default, skip_serializing)]
+    pub password: Option<Secret>,
+    /// File whose first line is the password.
+    pub password_file: Option<PathBuf>,
+}
+
+impl Mqtt {
+    /// Host and port of the broker, and whether it is spoken to over TLS. Ports: 8883 with TLS, 1883 without.
+    pub fn address(&self) -> (String, u16, bool) {
+        let uri: Uri = self.broker.parse().unwrap_or_default();
+        let tls = uri.scheme_str() != Some("mqtt");
+        // An IPv6 address stands in brackets in a URL and without them everywhere else.
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        (host, uri.port_u16().unwrap_or(if tls { 8883 } else { 1883 }), tls)
+    }
+}
+
+/// `[socket]`.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Socket {
+    /// The Unix socket.
+    pub path: PathBuf,
+}
+
+impl Default for Socket {
+    fn default() -> Self {
+        Self { path: "/run/jukebox/socket".into() }
+    }
+}
+
+/// A word that is never printed.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The word itself.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Why there is no configuration. Each text is complete: what is wrong, where, and what to do. The binary exits with [`EXIT`].
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// There is no file.
+    #[error(
+        "{}: there is no configuration file\n  `jukebox-office player add NAME` in the office writes one; put it there, or name another with --config FILE",
+        .0.display()
+    )]
+    Missing(PathBuf),
+    /// The file, or one that it names, cannot be read.
+    #[error("{}: {why}\n  fix: {fix}", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        why: String,
+        /// What to do.
+        fix: &'static str,
+    },
+    /// Something in the file is wrong.
+    #[error("{0}")]
+    Wrong(Spot),
+}
+
+impl Config {
+    /// Reads and checks the file at `path`, and the password file that it names.
+    ///
+    /// # Errors
+    /// [`ConfigError::Missing`] if there is none; else what is wrong and where.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = match read_small(path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(ConfigError::Missing(path.into())),
+            Err(e) => return Err(unreadable(path, e, "make it a text file that the user `jukebox` may read")),
+            Ok(text) => text,
+        };
+        let mut config = Self::parse(&text, path)?;
+        if let Some(mqtt) = &mut config.mqtt
+            && let Some(file) = &mqtt.password_file
+        {
+            let fix = "put the password into its first line, readable for the user `jukebox`";
+            let secret = read_small(file).map_err(|e| unreadable(file, e, fix))?;
+            let word = secret.lines().next().unwrap_or_default();
+            if word.is_empty() {
+                return Err(ConfigError::Unreadable { path: file.clone(), why: "the first line is empty".into(), fix });
+            }
+            mqtt.password = Some(Secret(word.to_owned()));
+        }
+        Ok(config)
+    }
+
+    /// Checks `text` as if it had been read from `path`; reads no file.
+    ///
+    /// # Errors
+    /// [`ConfigError::Wrong`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let mut config: Self = toml::from_str(text).map_err(|e| ConfigError::Wrong(Spot::of_toml(path, text, &e)))?;
+        config.path = path.into();
+        config.check().map_err(|(key, what)| ConfigError::Wrong(Spot::of_key(path, text, key, what)))?;
+        if config.name.is_empty() {
+            config.name.clone_from(&config.office.player);
+        }
+        if let Some(mqtt) = &mut config.mqtt
+            && mqtt.user.is_empty()
+        {
+            mqtt.user.clone_from(&config.office.player);
+        }
+        config.anchor(path.parent().unwrap_or(Path::new("")));
+        Ok(config)
+    }
+
+    /// The checks that need more than one value: the key that is wrong, and what to write.
+    fn check(&self) -> Result<(), (&'static [&'static str], String)> {
+        let office = &self.office;
+        if self.name.chars().count() > 64 || self.name.chars().any(char::is_control) {
+            return Err((&["name"], "a name has at most 64 characters and no control characters".into()));
+        }
+        if office.origins.is_empty() {
+            let what = "at least one origin is needed, for example [\"https://music.example.org\"]";
+            return Err((&["office", "origins"], what.into()));
+        }
+        for origin in &office.origins {
+            self.check_origin(origin).map_err(|what| (&["office", "origins"] as &[_], what))?;
+        }
+        if office.ca.is_some() && office.ca_pem.is_some() {
+            return Err((&["office", "ca"], "`ca` and `ca_pem` say the same: keep one".into()));
+        }
+        if self.output.first_volume > self.output.volume_max {
+            let what = format!("`first_volume` is above `volume_max`: at most {}", self.output.volume_max);
+            return Err((&["output", "first_volume"], what));
+        }
+        if self.output.record.is_some() && !self.output.outputs.is_empty() {
+            let what = "`record` takes the sound instead of `outputs`: keep one";
+            return Err((&["output", "record"], what.into()));
+        }
+        if self.output.outputs.iter().any(|o| o.trim().is_empty()) {
+            return Err((&["output", "outputs"], "an output has a name, for example \"hw:CARD=DAC\"".into()));
+        }
+        if self.store.state == self.store.cache {
+            return Err((&["store", "cache"], "`cache` may be emptied at any time: give it a folder of its own".into()));
+        }
+        if let Some(mqtt) = &self.mqtt {
+            self.check_broker(&mqtt.broker).map_err(|what| (&["mqtt", "broker"] as &[_], what))?;
+            if mqtt.password.is_some() && mqtt.password_file.is_some() {
+                return Err((&["mqtt", "password_file"], "`password` and `password_file` say the same: keep one".into()));
+            }
+        }
+        let tls = office.origins.iter().find(|o| o.starts_with("https://")).or_else(|| {
+            self.mqtt.as_ref().map(|m| &m.broker).filter(|b| b.starts_with("mqtts://"))
+        });
+        if let Some(url) = tls
+            && office.ca.is_none()
+            && office.ca_pem.is_none()
+        {
+            let what = format!(
+                "{url} needs `ca` (or `ca_pem`): the office's CA file, or /etc/ssl/certs/ca-certificates.crt for a public one"
+            );
+            return Err((&["office"], what));
+        }
+        Ok(())
+    }
+
+    fn check_origin(&self, origin: &str) -> Result<(), String> {
+        let Some((scheme, _)) = origin.split_once("://") else {
+            return if origin.is_empty() { Err("an origin is a URL or a folder, not \"\"".into()) } else { Ok(()) };
+        };
+        match scheme {
+            "https" => check_url(origin),
+            "http" if self.office.insecure => check_url(origin),
+            "http" => Err(format!("{origin} is not protected: use https://, or allow it with `insecure = true`")),
+            _ => Err(format!("{origin}: an origin is https://HOST/, http://HOST/ or a folder, not {scheme}://")),
+        }
+    }
+
+    fn check_broker(&self, broker: &str) -> Result<(), String> {
+        match broker.split_once("://") {
+            Some(("mqtts", _)) => check_url(broker),
+            Some(("mqtt", _)) if self.office.insecure => check_url(broker),
+            Some(("mqtt", _)) => Err(format!(
+                "{broker} is not protected: use mqtts://, or allow it with `insecure = true` under [office]"
+            )),
+            _ => Err(format!("`{broker}` is not a broker: write mqtts://HOST:8883")),
+        }
+        .and_then(|()| match broker.parse::<Uri>().map(|u| u.path().len() > 1 || u.query().is_some()) {
+            Ok(true) => Err(format!("{broker}: a broker is mqtts://HOST:PORT, nothing behind it")),
+            _ => Ok(()),
+        })
+    }
+
+    /// Makes every relative path count from `base`.
+    fn anchor(&mut self, base: &Path) {
+        for origin in self.office.origins.iter_mut().filter(|o| !o.contains("://")) {
+            *origin = base.join(&*origin).display().to_string();
+        }
+        let mut paths = vec![&mut self.store.state, &mut self.store.cache, &mut self.socket.path];
+        paths.extend(self.office.ca.as_mut());
+        paths.extend(self.output.record.as_mut());
+        paths.extend(self.mqtt.as_mut().and_then(|m| m.password_file.as_mut()));
+        if let Panel::Png(file) = &mut self.board.panel {
+            paths.push(file);
+        }
+        for path in paths {
+            *path = base.join(&*path);
+        }
+    }
+
+    /// `sha256:<hex>` over the checked values without passwords: equal for equal behaviour, shown in `P/info`.
+    pub fn digest(&self) -> String {
+        let json = serde_json::to_vec(self).unwrap_or_default();
+        format!("sha256:{}", Digest::of(&json))
+    }
+
+    /// What `jukebox config check` prints about a file that is right; also tries the CA.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when the CA cannot be used.
+    pub fn check_report(&self) -> Result<String, ConfigError> {
+        let tls = tls_config(self)?;
+        let mut lines = vec![
+            format!("{}: right", self.path.display()),
+            format!("  player   {} ({}) at site {}", self.office.player, self.name, self.office.site),
+            format!("  music    {}", self.office.origins.join(", ")),
+            match &self.mqtt {
+                None => "  broker   none: commands come over the socket only".into(),
+                Some(m) if m.password.is_none() => format!("  broker   {} without a password", m.broker),
+                Some(m) => format!("  broker   {} as {}", m.broker, m.user),
+            },
+            format!("  state    {}, cache {}", self.store.state.display(), self.store.cache.display()),
+            format!("  socket   {}", self.socket.path.display()),
+            format!("  digest   {}", self.digest()),
+        ];
+        if tls.is_some() && self.office.insecure {
+            lines.push("  warning: `insecure = true`: plain connections are allowed beside TLS".into());
+        } else if self.office.insecure {
+            lines.push("  warning: `insecure = true`: whoever is on the way can listen and change things".into());
+        }
+        let secret_inside = self.mqtt.as_ref().is_some_and(|m| m.password.is_some() && m.password_file.is_none());
+        if secret_inside && open_to_others(&self.path) {
+            let file = self.path.display();
+            lines.push(format!("  warning: others may read {file}, and it holds a password: chmod 600 {file}"));
+        }
+        Ok(lines.join("\n"))
+    }
+}
+
+fn open_to_others(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path).is_ok_and(|m| m.permissions().mode() & 0o004 != 0)
+}
+
+fn read_small(path: &Path) -> std::io::Result<String> {
+    use std::io::Read;
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(MAX_FILE).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn unreadable(path: &Path, why: std::io::Error, fix: &'static str) -> ConfigError {
+    ConfigError::Unreadable { path: path.into(), why: why.to_string(), fix }
+}
+
+fn check_url(url: &str) -> Result<(), String> {
+    let uri: Uri = url.parse().map_err(|e| format!("{url} is not a URL: {e}"))?;
+    match uri.authority() {
+        Some(a) if a.as_str().contains('@') => Err(format!("{url}: no user or password in a URL")),
+        Some(a) if !a.host().is_empty() && a.port_u16() != Some(0) => Ok(()),
+        _ => Err(format!("{url} names no host")),
+    }
+}
+
+fn id<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
+    let id = String::deserialize(d)?;
+    if RESERVED.contains(&id.as_str()) {
+        return Err(D::Error::custom(format!("`{id}` is reserved: choose another id")));
+    }
+    let fits = (1..=32).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if fits { Ok(id) } else { Err(D::Error::custom("an id is 1 to 32 of the characters a-z, 0-9 and `-`")) }
+}
+
+fn within<'de, D, N, const LEAST: i64, const MOST: i64>(d: D) -> Result<N, D::Error>
+where
+    D: Deserializer<'de>,
+    N: TryFrom<i64>,
+{
+    let wrong = || D::Error::custom(format!("must be a whole number from {LEAST} to {MOST}"));
+    let n = i64::deserialize(d).map_err(|_| wrong())?;
+    if (LEAST..=MOST).contains(&n) { N::try_from(n).map_err(|_| wrong()) } else { Err(wrong()) }
+}
+
+fn maybe_within<'de, D, N, const LEAST: i64, const MOST: i64>(d: D) -> Result<Option<N>, D::Error>
+where
+    D: Deserializer<'de>,
+    N: TryFrom<i64>,
+{
+    within::<D, N, LEAST, MOST>(d).map(Some)
+}
+
+fn loudness<'de, D: Deserializer<'de>>(d: D) -> Result<f32, D::Error> {
+    let wrong = || D::Error::custom("must be a number from -40.0 to -5.0 (LUFS)");
+    let lufs = f64::deserialize(d).map_err(|_| wrong())?;
+    #[expect(clippy::cast_possible_truncation, reason = "a tenth of a LUFS is all that can be heard")]
+    if (-40.0..=-5.0).contains(&lufs) { Ok(lufs as f32) } else { Err(wrong()) }
+}
+
+impl Serialize for Rate {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Follow => s.serialize_str("follow"),
+            Self::Fixed(hz) => s.serialize_u32(*hz),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Rate {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        match toml::Value::deserialize(d)? {
+            toml::Value::String(s) if s == "follow" => Ok(Self::Follow),
+            toml::Value::Integer(n @ 8_000..=384_000) => Ok(Self::Fixed(u32::try_from(n).unwrap_or(48_000))),
+            _ => Err(D::Error::custom("must be \"follow\" or a rate from 8000 to 384000 (Hz), for example 48000")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Panel {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        Ok(match (text.as_str(), text.strip_prefix("png:")) {
+            ("board", _) => Self::Board,
+            ("none", _) => Self::None,
+            ("terminal", _) => Self::Terminal,
+            (_, Some(file)) if !file.is_empty() => Self::Png(file.into()),
+            _ => return Err(D::Error::custom("must be \"board\", \"none\", \"terminal\" or \"png:FILE\"")),
+        })
+    }
+}
+
+impl Serialize for Panel {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Board => s.serialize_str("board"),
+            Self::None => s.serialize_str("none"),
+            Self::Terminal => s.serialize_str("terminal"),
+            Self::Png(file) => s.collect_str(&format_args!("png:{}", file.display())),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Buttons {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        match String::deserialize(d)?.as_str() {
+            "board" => Ok(Self::Board),
+            "none" => Ok(Self::None),
+            "keyboard" => Ok(Self::Keyboard),
+            _ => Err(D::Error::custom("must be \"board\", \"none\" or \"keyboard\"")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
