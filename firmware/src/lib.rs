@@ -2,3 +2,5 @@
 #![forbid(unsafe_code)]
 
 pub mod audio;
+pub mod config;
+pub mod store;

@@ -1,0 +1,402 @@
+//! The store under power cuts, corruption, a second player and a full card.
+//!
+//! Power cuts: a writer runs under strace; its recorded writes are replayed into images of the disk as they may lie there
+//! after a cut at any moment, and each image is opened. Nothing that was acknowledged before the cut may be missing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use jukebox::store::{Change, Done, Limits, Recovered, Stalled, Store, StoreError};
+
+const LIMITS: Limits = Limits { cap_bytes: 1 << 30, floor_bytes: 0 };
+const DEADLINE: Duration = Duration::from_secs(30);
+/// Tells this binary, started again, which directory to write to.
+const WRITER: &str = "JUKEBOX_TEST_STORE_WRITER";
+
+fn change(key: &str, value: Option<&[u8]>) -> Change {
+    Change { key: key.into(), value: value.map(<[u8]>::to_vec) }
+}
+
+fn open(dir: &Path) -> (Store, Recovered, mpsc::Receiver<Done>) {
+    let (tx, rx) = mpsc::channel();
+    let (store, found) =
+        Store::open(&dir.join("state"), &dir.join("cache"), LIMITS, move |d| drop(tx.send(d))).unwrap();
+    (store, found, rx)
+}
+
+fn commit(store: &Store, done: &mpsc::Receiver<Done>, ticket: u64, changes: Vec<Change>) {
+    store.commit(ticket, changes).unwrap();
+    assert_eq!(done.recv_timeout(DEADLINE), Ok(Done::Committed { ticket }));
+}
+
+#[test]
+fn what_was_committed_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, found, done) = open(dir.path());
+    assert!(found.rows.is_empty() && found.position.is_none() && found.rejected.is_empty());
+    commit(&store, &done, 7, vec![change("b", Some(b"2")), change("a", Some(b"1"))]);
+    store.commit(8, vec![change("a", None), change("c", Some(b"3"))]).unwrap();
+    store.commit(9, vec![change("c", Some(b"4"))]).unwrap();
+    store.save_position(vec![5; 40]);
+    drop(store);
+    assert_eq!(done.iter().collect::<Vec<_>>(), [8, 9].map(|ticket| Done::Committed { ticket }));
+    let (_store, found, _) = open(dir.path());
+    assert_eq!(found.rows, [(b"b".to_vec(), b"2".to_vec()), (b"c".to_vec(), b"4".to_vec())]);
+    assert_eq!(found.position, Some(vec![5; 40]));
+}
+
+#[test]
+fn a_second_player_is_kept_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let _first = open(dir.path());
+    let second = Store::open(&dir.path().join("state"), &dir.path().join("cache"), LIMITS, drop);
+    assert!(matches!(second, Err(StoreError::InUse { .. })));
+}
+
+#[test]
+fn a_corrupt_database_is_moved_aside_and_the_older_copy_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _, done) = open(dir.path());
+    commit(&store, &done, 1, vec![change("old", Some(b"1"))]);
+    drop(store); // the first commit of a run makes the older copy
+    let database = dir.path().join("state/state.db");
+    let spoil = || {
+        let mut bytes = fs::read(&database).unwrap();
+        bytes.iter_mut().skip(100).for_each(|b| *b ^= 0x5a);
+        fs::write(&database, bytes).unwrap();
+    };
+    spoil();
+    let (store, found, _) = open(dir.path());
+    assert!(found.older && found.rejected.len() == 1 && found.rejected[0].exists());
+    assert!(found.rejected[0].to_str().unwrap().contains("state.db.rejected-"));
+    assert_eq!(found.rows, [(b"old".to_vec(), b"1".to_vec())]);
+    drop(store);
+    // Neither is understood: a fresh one.
+    spoil();
+    fs::write(dir.path().join("state/state.older.db"), "not a database, but long enough to be read as one".repeat(99))
+        .unwrap();
+    let (store, found, done) = open(dir.path());
+    assert!(!found.older && found.rejected.len() == 2 && found.rows.is_empty());
+    commit(&store, &done, 1, vec![change("new", Some(b"1"))]);
+    drop(store);
+    // A later form is not touched either.
+    rusqlite::Connection::open(&database).unwrap().pragma_update(None, "user_version", 2).unwrap();
+    assert_eq!(open(dir.path()).1.rejected.len(), 1);
+}
+
+#[test]
+fn a_burst_shares_its_transactions() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _, done) = open(dir.path());
+    for ticket in 0..5000u64 {
+        // The card is slower than this loop, and 4,096 tickets may wait.
+        let stalled = store.commit(ticket, vec![change(&format!("{}", ticket % 50), Some(&ticket.to_be_bytes()))]);
+        assert!(ticket >= 4096 || stalled == Ok(()), "{ticket}: {stalled:?}");
+        assert!(matches!(stalled, Ok(()) | Err(Stalled)));
+    }
+    drop(store);
+    let tickets: Vec<_> =
+        done.iter().map(|d| if let Done::Committed { ticket } = d { ticket } else { panic!("{d:?}") }).collect();
+    assert!(tickets.is_sorted() && tickets.len() >= 4096);
+    let (_store, found, _) = open(dir.path());
+    assert_eq!(found.rows.len(), 50);
+    assert!(found.rows.iter().all(|(_, v)| u64::from_be_bytes(v[..].try_into().unwrap()) >= 4950));
+}
+
+/// What a command changes, more or less: its id and reply, a queue entry, the revision, an event.
+fn command(n: u64) -> Vec<Change> {
+    vec![
+        change(&format!("id/{:03}", n % 256), Some(&[n as u8; 180])),
+        change(&format!("queue/{:05}", n), Some(&[n as u8; 120])),
+        change(&format!("queue/{:05}", n.wrapping_sub(100)), None),
+        change("queue", Some(&n.to_be_bytes())),
+        change(&format!("outbox/{n:08}"), Some(&[n as u8; 250])),
+        change(&format!("outbox/{:08}", n.wrapping_sub(3)), None),
+    ]
+}
+
+/// Bytes that this process caused to be written, whole pages.
+fn written() -> u64 {
+    let io = fs::read_to_string("/proc/self/io").unwrap();
+    io.lines().find_map(|l| l.strip_prefix("write_bytes: ")?.parse().ok()).unwrap()
+}
+
+/// Not a test of its own: the process whose writes are recorded or counted.
+#[test]
+fn writer() {
+    let Some(dir) = std::env::var_os(WRITER).map(PathBuf::from) else { return };
+    let open = || {
+        let (tx, rx) = mpsc::channel();
+        let told = move |d| {
+            if let Done::Committed { ticket } = d {
+                println!("ACK {ticket}");
+            }
+            let _ = tx.send(d);
+        };
+        let (store, _) = Store::open(&dir.join("state"), &dir.join("cache"), LIMITS, told).unwrap();
+        (store, rx)
+    };
+    if std::env::var_os("COUNT").is_some() {
+        let (store, done) = open();
+        let before = written();
+        let mut took: Vec<_> = (1..=500)
+            .map(|n| {
+                // Commands do not come back to back: a pause of the load, nothing waits for it.
+                std::thread::sleep(Duration::from_millis(if n % 8 == 0 { 25 } else { 0 }));
+                let start = Instant::now();
+                commit(&store, &done, n, command(n));
+                start.elapsed()
+            })
+            .collect();
+        let bytes = (written() - before) / 500;
+        // Back to back the pace of transactions shows, after a pause the card alone.
+        let mut alone: Vec<_> = took.iter().skip(7).step_by(8).copied().collect();
+        took.sort();
+        alone.sort();
+        println!("COUNT {bytes} {} {}", alone[alone.len() / 2].as_micros(), took[495].as_micros());
+        return;
+    }
+    for run in 0..3u64 {
+        let (store, done) = open();
+        store.save_position(vec![run as u8; 60]);
+        for n in 1..=12 {
+            let ticket = run * 12 + n;
+            // Two keys of one ticket, and one key that every ticket changes; the value leads to overflow pages at times.
+            let value = vec![ticket as u8; if ticket % 5 == 0 { 3000 } else { 90 }];
+            let keys = [format!("a{ticket:03}"), format!("b{ticket:03}"), "last".into()];
+            commit(&store, &done, ticket, keys.iter().map(|k| change(k, Some(&value))).collect());
+        }
+        drop(store); // writes the log back and starts another: the recorded writes hold checkpoints too
+    }
+}
+
+fn again(dir: &Path, strace: Option<&Path>) -> Command {
+    let this = std::env::current_exe().unwrap();
+    let mut command = match strace {
+        Some(log) => {
+            let calls = "trace=openat,pwrite64,write,ftruncate,fsync,fdatasync,rename,unlink,pwritev,fallocate";
+            let mut c = Command::new("strace");
+            c.args(["-f", "-y", "-xx", "-s", "65536", "-e", calls, "-o"]).arg(log).arg(this);
+            c
+        }
+        None => Command::new(this),
+    };
+    command.args(["--exact", "writer", "--nocapture", "--test-threads=1"]).env(WRITER, dir);
+    command
+}
+
+#[test]
+fn commands_are_cheap_for_the_card() {
+    // A real file system: in memory nothing is counted.
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let output = again(dir.path(), None).env("COUNT", "1").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().find_map(|l| l.split_once("COUNT ")).unwrap_or_else(|| panic!("{output:?}")).1;
+    let [bytes, p50, p99] = line.split(' ').map(|n| n.parse::<u64>().unwrap()).collect::<Vec<_>>()[..] else {
+        panic!()
+    };
+    println!("a command: {bytes} bytes written; commit after a pause p50 {p50} us, back to back p99 {p99} us");
+    // 50 MB hold 7,200 positions of 4 KiB, 500 commands and 1,000 changes that playing makes.
+    let budget = 7200 * 4096 + 1500 * bytes;
+    assert!(budget <= 50_000_000, "{budget} bytes in ten hours");
+}
+
+/// One recorded call.
+enum Call {
+    Open { path: PathBuf, truncate: bool },
+    Write { path: PathBuf, at: usize, bytes: Vec<u8> },
+    Truncate { path: PathBuf, len: usize },
+    Sync { path: PathBuf },
+    Rename { from: PathBuf, to: PathBuf },
+    Unlink { path: PathBuf },
+    Ack(u64),
+}
+
+/// The calls of a trace that matter for files below `dir`, in order. Interrupted calls count when they end.
+fn parse(trace: &str, dir: &Path) -> Vec<Call> {
+    let mut unfinished: BTreeMap<&str, String> = BTreeMap::new();
+    let mut calls = Vec::new();
+    for line in trace.lines() {
+        let Some((pid, rest)) = line.split_once(' ') else { continue };
+        let rest = rest.trim_start();
+        let whole = if let Some(start) = rest.strip_suffix(" <unfinished ...>") {
+            unfinished.insert(pid, start.into());
+            continue;
+        } else if rest.starts_with("<...") {
+            let end = rest.split_once("resumed>").unwrap().1;
+            unfinished.remove(pid).unwrap() + end
+        } else {
+            rest.into()
+        };
+        let Some((name, args)) = whole.split_once('(') else { continue };
+        if whole.contains(") = -1 ") || !whole.contains(") = ") && !whole.contains(")  ") {
+            continue;
+        }
+        // `-y` shows the file behind a descriptor; the number at the end is the result.
+        let of_fd = || {
+            let path = PathBuf::from(unhex_text(args.split_once('<').unwrap().1.split_once('>').unwrap().0));
+            path.starts_with(dir).then_some(path)
+        };
+        let strings: Vec<Vec<u8>> = args.split('"').skip(1).step_by(2).map(unhex).collect();
+        let path = |n: usize| PathBuf::from(String::from_utf8(strings[n].clone()).unwrap());
+        let number = || args.rsplit_once(')').unwrap().0.rsplit(',').next().unwrap().trim().parse::<usize>().unwrap();
+        match name {
+            "openat" if path(0).starts_with(dir) => {
+                calls.push(Call::Open { path: path(0), truncate: args.contains("O_TRUNC") });
+            }
+            "pwrite64" => {
+                calls.extend(of_fd().map(|path| Call::Write { path, at: number(), bytes: strings[0].clone() }))
+            }
+            "ftruncate" => calls.extend(of_fd().map(|path| Call::Truncate { path, len: number() })),
+            "fsync" | "fdatasync" => calls.extend(of_fd().map(|path| Call::Sync { path })),
+            "rename" if path(0).starts_with(dir) => calls.push(Call::Rename { from: path(0), to: path(1) }),
+            "unlink" if path(0).starts_with(dir) => calls.push(Call::Unlink { path: path(0) }),
+            "write" => match of_fd() {
+                Some(path) => panic!("{}: a write without a place cannot be replayed", path.display()),
+                None => {
+                    let text = strings.first().map(|s| String::from_utf8_lossy(s).into_owned()).unwrap_or_default();
+                    calls.extend(text.trim().strip_prefix("ACK ").map(|n| Call::Ack(n.parse().unwrap())));
+                }
+            },
+            "pwritev" | "fallocate" => assert!(of_fd().is_none(), "{name} is not replayed"),
+            _ => {}
+        }
+    }
+    calls
+}
+
+fn unhex(s: &str) -> Vec<u8> {
+    s.split("\\x").skip(1).map(|h| u8::from_str_radix(h, 16).unwrap()).collect()
+}
+
+fn unhex_text(s: &str) -> String {
+    if s.contains("\\x") { String::from_utf8(unhex(s)).unwrap() } else { s.into() }
+}
+
+#[derive(Clone, Default)]
+struct File {
+    now: Vec<u8>,
+    synced: Vec<u8>,
+    /// Writes since the last sync.
+    since: Vec<(usize, Option<Vec<u8>>)>,
+}
+
+fn apply(content: &mut Vec<u8>, at: usize, bytes: Option<&[u8]>) {
+    match bytes {
+        None => content.resize(at, 0),
+        Some(bytes) => {
+            content.resize(content.len().max(at + bytes.len()), 0);
+            content[at..at + bytes.len()].copy_from_slice(bytes);
+        }
+    }
+}
+
+/// What of the unsynced writes reached the card.
+#[derive(Clone, Copy, Debug)]
+enum Cut {
+    All,
+    None,
+    Half,
+}
+
+#[test]
+fn no_acknowledged_change_is_lost_in_a_power_cut() {
+    let work = tempfile::tempdir().unwrap();
+    let dir = work.path().join("run");
+    let log = work.path().join("trace");
+    let status = again(&dir, Some(&log)).output().unwrap();
+    assert!(status.status.success(), "{status:?}");
+    let state = dir.join("state");
+    let calls = parse(&fs::read_to_string(&log).unwrap(), &state);
+    let last = calls.iter().filter(|c| matches!(c, Call::Ack(_))).count();
+    assert_eq!(last, 36, "every commit was acknowledged in the trace");
+
+    let memory = Path::new("/dev/shm");
+    let images = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
+    let mut files: BTreeMap<PathBuf, File> = BTreeMap::new();
+    let (mut acked, mut checked, mut random) = (0, 0, 1u64);
+    for call in &calls {
+        match call {
+            Call::Ack(n) => acked = *n,
+            Call::Open { path, truncate } => {
+                let f = files.entry(path.clone()).or_default();
+                if *truncate {
+                    f.now.clear();
+                    f.since.push((0, None));
+                }
+                continue;
+            }
+            Call::Write { path, at, bytes } => {
+                let f = files.get_mut(path).unwrap();
+                apply(&mut f.now, *at, Some(bytes));
+                f.since.push((*at, Some(bytes.clone())));
+            }
+            Call::Truncate { path, len } => {
+                let f = files.get_mut(path).unwrap();
+                apply(&mut f.now, *len, None);
+                f.since.push((*len, None));
+            }
+            Call::Sync { path } => {
+                if let Some(f) = files.get_mut(path) {
+                    f.synced.clone_from(&f.now);
+                    f.since.clear();
+                }
+            }
+            Call::Rename { from, to } => {
+                let f = files.remove(from).unwrap();
+                files.insert(to.clone(), f);
+            }
+            Call::Unlink { path } => drop(files.remove(path)),
+        }
+        for cut in [Cut::All, Cut::None, Cut::Half] {
+            let image = images.path().join(format!("{checked}"));
+            lay_out(&files, &state, &image.join("state"), cut, &mut random);
+            check(&image, acked, cut);
+            fs::remove_dir_all(&image).unwrap();
+            checked += 1;
+        }
+    }
+    println!("{} recorded calls, {checked} images, 0 acknowledged changes lost", calls.len());
+    assert!(checked > 500);
+}
+
+fn lay_out(files: &BTreeMap<PathBuf, File>, state: &Path, to: &Path, cut: Cut, random: &mut u64) {
+    fs::create_dir_all(to).unwrap();
+    for (path, f) in files.iter().filter(|(p, _)| *p != state) {
+        let content = match cut {
+            Cut::All => f.now.clone(),
+            Cut::None => f.synced.clone(),
+            Cut::Half => {
+                let mut content = f.synced.clone();
+                for (at, bytes) in &f.since {
+                    // Knuth's MMIX generator: the same images in every run.
+                    *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    if *random >> 63 == 0 {
+                        apply(&mut content, *at, bytes.as_deref());
+                    }
+                }
+                content
+            }
+        };
+        fs::write(to.join(path.strip_prefix(state).unwrap()), content).unwrap();
+    }
+}
+
+fn check(image: &Path, acked: u64, cut: Cut) {
+    let (_store, found, _) = open(image);
+    let context = || format!("{cut:?} after ticket {acked}");
+    assert!(found.rejected.is_empty(), "{}: {:?}", context(), found.rejected);
+    assert!(found.position.is_none_or(|p| p.len() == 60 && p.iter().all(|b| *b == p[0] && *b < 3)));
+    let keys: BTreeSet<_> = found.rows.iter().map(|(k, _)| String::from_utf8(k.clone()).unwrap()).collect();
+    for ticket in 1..=36u64 {
+        let [a, b] = ["a", "b"].map(|k| keys.contains(&format!("{k}{ticket:03}")));
+        assert_eq!(a, b, "{}: half of ticket {ticket}", context());
+        assert!(a || ticket > acked, "{}: ticket {ticket} is lost", context());
+    }
+    let last = found.rows.iter().find(|(k, _)| k == b"last").map_or(0, |(_, v)| u64::from(v[0]));
+    assert!(last == acked || last == acked + 1, "{}: last is {last}", context());
+}
