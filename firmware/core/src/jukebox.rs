@@ -1,0 +1,908 @@
+//! The whole player as one function of its inputs.
+//!
+//! Law: after every input, drain [`Jukebox::poll_output`]; when [`Jukebox::poll_timeout`] comes, send [`Input::Tick`].
+//! While it asks to listen, a fresh [`Input::Heard`] goes before every other input, so that decisions see where the sound
+//! is. Nothing else moves it: a recorded script of `(Instant, Input)` replays bit for bit.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::checkpoint::{Change, Changes, Intent, Meta, Position, Saved};
+use crate::command::{Refusal, Request, Window};
+use crate::event::{self, Event, Outbox};
+use crate::gesture::{Edge, Gestures};
+use crate::library::{RenditionName, Row, TrackId};
+use crate::link::{Link, Sample};
+use crate::planner::{Ahead, Arrival, Need, Planner, Wish};
+use crate::playback::{Happened, Playback};
+use crate::queue::Queue;
+use crate::reason::Reason;
+use crate::sound::{EntryId, Heard, Order, OutputState, Report};
+use crate::time::{Frames, Instant, Span, UnixMs};
+use crate::view::View;
+use crate::wire::{Origin, State};
+
+/// What does not change while the process runs, and what a reload of the configuration changes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Id of the player.
+    pub player: String,
+    /// What people call it.
+    pub name: String,
+    /// Id of the site.
+    pub site: String,
+    /// Version that runs.
+    pub version: String,
+    /// The board.
+    pub model: String,
+    /// The board's serial number.
+    pub serial: String,
+    /// Digest of the configuration.
+    pub config: String,
+    /// Address shown on the information page; the office's, as configured.
+    pub office: String,
+    /// Whether plain connections are allowed.
+    pub insecure: bool,
+    /// Ceiling of the volume, in percent.
+    pub volume_max: u8,
+    /// Volume of the first start, in percent.
+    pub first_volume: u8,
+    /// Loudness that tracks are brought to, LUFS.
+    pub loudness_lufs: f32,
+    /// How much of the coming queue should be on board.
+    pub ahead: Span,
+    /// The PCM is closed after so much planned silence.
+    pub idle_close: Span,
+    /// Which rendition is fetched.
+    pub rendition: RenditionName,
+}
+
+/// Who sent a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Source {
+    /// The broker.
+    Mqtt,
+    /// The command line.
+    Console,
+    /// The buttons.
+    Button,
+}
+
+/// A command as it came, with what its transport knows of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incoming {
+    /// Names the command in the reply.
+    pub token: u64,
+    /// Who sent it.
+    pub source: Source,
+    /// The verb, as written.
+    pub verb: String,
+    /// The payload, as it came.
+    pub payload: Vec<u8>,
+    /// It was kept by the broker.
+    pub retained: bool,
+    /// Its expiry passed.
+    pub expired: bool,
+    /// It waited at the broker while the player was away.
+    pub backlog: bool,
+    /// It is for all players of the site.
+    pub for_all: bool,
+    /// Its response topic is not one that the player may publish to.
+    pub bad_response_topic: bool,
+}
+
+/// The state of the catalogue on the player.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Catalogue {
+    /// Tracks that can be searched; none before the first fetch is through.
+    pub tracks: Option<u64>,
+    /// First fetch: how far, in percent.
+    pub fetched_pct: u8,
+    /// First fetch: how fast, in kbit/s.
+    pub kbps: u32,
+    /// The office's library is of a newer form than this version reads.
+    pub newer: bool,
+    /// Why it cannot be refreshed.
+    pub reason: Option<Reason>,
+}
+
+/// What the machine under the player says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vitals {
+    /// Free on the card, in MB.
+    pub disk_free_mb: Option<u64>,
+    /// Written to the card since the process started, in MB.
+    pub written_mb: Option<u64>,
+    /// The card is full or broken: what could not be written is not saved.
+    pub disk_trouble: bool,
+    /// The origins.
+    pub origins: Vec<Origin>,
+}
+
+/// Everything that can happen to the player.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Input {
+    /// Time has passed.
+    Tick,
+    /// Somebody wants something.
+    Command(Incoming),
+    /// A button.
+    Edge(Edge),
+    /// The catalogue answers: hits from the best on, and how many there are; none: no catalogue yet.
+    Found {
+        /// Of which question.
+        token: u64,
+        /// The hits.
+        hits: Option<(Vec<Row>, u64)>,
+    },
+    /// A wish was fulfilled or not.
+    Fetched {
+        /// Which.
+        id: u64,
+        /// The bytes, if they were to be read.
+        arrival: Arrival,
+        /// How fast it came, if it came over the link.
+        sample: Option<Sample>,
+    },
+    /// Where the sound is.
+    Heard(Heard),
+    /// The audio threads report.
+    Report(Report),
+    /// The kernel says that the link came up or went down.
+    Link {
+        /// Whether it is up.
+        up: bool,
+    },
+    /// The broker is connected, or not (and why).
+    Bots {
+        /// Whether it is.
+        up: bool,
+        /// Another client has taken the player's name.
+        name_taken: bool,
+    },
+    /// The broker has taken an event.
+    Delivered {
+        /// Which.
+        key: u64,
+    },
+    /// What time it is, and whether that is known to be right.
+    Clock {
+        /// Now.
+        unix: UnixMs,
+        /// Known to be right.
+        synced: bool,
+    },
+    /// The catalogue.
+    Catalogue(Catalogue),
+    /// The machine.
+    Vitals(Vitals),
+    /// The configuration was read again.
+    Settings(Settings),
+    /// Stop in order: fade, save, say goodbye.
+    Shutdown,
+}
+
+/// A topic under `jukebox/1/<site>/<player>/` that holds retained state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Topic {
+    /// `info`.
+    Info,
+    /// `now`.
+    Now,
+    /// `queue`.
+    Queue,
+    /// `volume`.
+    Volume,
+    /// `mute`.
+    Mute,
+    /// `health`.
+    Health,
+}
+
+impl Topic {
+    /// The last part of the topic.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Now => "now",
+            Self::Queue => "queue",
+            Self::Volume => "volume",
+            Self::Mute => "mute",
+            Self::Health => "health",
+        }
+    }
+}
+
+/// What the player wants of the world.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// For the audio threads.
+    Order(Order),
+    /// Bring this on board; answered by [`Input::Fetched`].
+    Fetch(Wish),
+    /// Ask the catalogue; answered by [`Input::Found`].
+    Search {
+        /// Names the question.
+        token: u64,
+        /// Words.
+        text: String,
+        /// At most so many hits.
+        limit: usize,
+        /// From this hit on.
+        offset: usize,
+    },
+    /// Ask the catalogue for a track; answered by [`Input::Found`].
+    Lookup {
+        /// Names the question.
+        token: u64,
+        /// Which.
+        track: TrackId,
+    },
+    /// One transaction for the store.
+    Save(Vec<Change>),
+    /// The playhead, for its own file.
+    SavePosition(Vec<u8>),
+    /// The answer to a command, JSON. `durable`: only once all that was to be saved before it is on disk.
+    Reply {
+        /// Of which command.
+        token: u64,
+        /// JSON.
+        payload: String,
+        /// Wait for the store.
+        durable: bool,
+    },
+    /// Retained state.
+    Publish {
+        /// Where.
+        topic: Topic,
+        /// JSON.
+        payload: String,
+    },
+    /// An event; the next comes when this one is delivered.
+    Event {
+        /// Names it in [`Input::Delivered`].
+        key: u64,
+        /// Last part of its topic.
+        kind: String,
+        /// JSON.
+        payload: String,
+    },
+    /// For the panel.
+    Show(Box<View>),
+    /// All that a shutdown needs was said.
+    Bye,
+}
+
+/// A command that waits for the catalogue.
+#[derive(Clone, Debug)]
+pub(crate) struct Pending {
+    pub(crate) question: u64,
+    pub(crate) ask: Ask,
+    pub(crate) request: Request,
+}
+
+/// Whom to answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Ask {
+    /// The same command may have come twice while it waits.
+    pub(crate) tokens: Vec<u64>,
+    pub(crate) verb: String,
+    pub(crate) id: Option<String>,
+    pub(crate) print: u64,
+    pub(crate) asks: bool,
+    pub(crate) source: Source,
+}
+
+/// A word for the panel that goes away by itself.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Notice {
+    Word { headline: &'static str, title: String, detail: &'static str },
+    Page,
+}
+
+/// The player's mind.
+pub struct Jukebox {
+    pub(crate) settings: Settings,
+    pub(crate) boot: String,
+    pub(crate) began: Instant,
+    pub(crate) now: Instant,
+    pub(crate) clock: Option<(Instant, UnixMs)>,
+    pub(crate) queue: Queue,
+    pub(crate) playback: Playback,
+    pub(crate) planner: Planner,
+    pub(crate) link: Link,
+    pub(crate) window: Window,
+    pub(crate) pending: Vec<Pending>,
+    pub(crate) questions: u64,
+    pub(crate) gestures: Gestures,
+    pub(crate) volume: u8,
+    pub(crate) muted: bool,
+    pub(crate) catalogue: Catalogue,
+    pub(crate) vitals: Vitals,
+    pub(crate) bots: bool,
+    pub(crate) name_taken: bool,
+    pub(crate) overlay_until: Option<Instant>,
+    pub(crate) notice: Option<(Notice, Instant)>,
+    pub(crate) allowance: Allowance,
+    pub(crate) told: crate::tell::Told,
+    outbox: Outbox,
+    event_seq: u64,
+    offered: u64,
+    changes: Changes,
+    dirty_since: Option<Instant>,
+    stopped_since: Option<Instant>,
+    position_saved: (Option<Position>, Instant),
+    rebuffer_since: Option<Instant>,
+    was_link: crate::view::Grade,
+    ending: bool,
+    out: VecDeque<Output>,
+}
+
+/// Commands that may come now: 20 a second, 50 at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Allowance {
+    /// Thousandths of a command.
+    left: u64,
+    at: Instant,
+}
+
+impl Allowance {
+    pub(crate) fn take(&mut self, now: Instant) -> bool {
+        self.left = (self.left + now.since(self.at).0 * 20 / 1_000).min(50_000);
+        self.at = now;
+        let ok = self.left >= 1_000;
+        self.left -= if ok { 1_000 } else { 0 };
+        ok
+    }
+}
+
+/// Changes that nobody waits for are saved together after so long.
+const SAVE_AFTER: Span = Span::s(2);
+/// The playhead is saved so often while it moves. A page of the card each time: 4 kB every 10 s are 15 MB in ten hours.
+const POSITION_EVERY: Span = Span::s(10);
+
+impl Jukebox {
+    /// A player as it was saved. `seed` is random; `boot` is 16 random hex digits, new at each start.
+    pub fn new(
+        now: Instant,
+        seed: u64,
+        boot: String,
+        settings: Settings,
+        saved: Saved,
+        position: Option<&[u8]>,
+    ) -> Self {
+        let first = saved.meta.is_none();
+        let meta = saved.meta.unwrap_or(Meta {
+            intent: Intent::Stopped,
+            volume: settings.first_volume.min(settings.volume_max),
+            muted: false,
+            revision: 0,
+            last_id: 0,
+            clean_end: true,
+        });
+        let current = saved.queue.current().map(|e| e.id);
+        let start = current.and_then(|id| Position::read(position?, id)).unwrap_or_default();
+        let mut it = Self {
+            boot,
+            began: now,
+            now,
+            clock: None,
+            queue: saved.queue,
+            playback: Playback::new(meta.intent, start),
+            planner: Planner::new(seed),
+            link: Link::default(),
+            window: saved.window,
+            pending: Vec::new(),
+            questions: 0,
+            gestures: Gestures::default(),
+            volume: meta.volume.min(settings.volume_max),
+            muted: meta.muted,
+            catalogue: Catalogue::default(),
+            vitals: Vitals::default(),
+            bots: false,
+            name_taken: false,
+            overlay_until: None,
+            notice: None,
+            allowance: Allowance { left: 50_000, at: now },
+            told: crate::tell::Told::default(),
+            outbox: saved.outbox,
+            event_seq: 0,
+            offered: 0,
+            changes: Changes::default(),
+            dirty_since: None,
+            stopped_since: Some(now),
+            position_saved: (None, now),
+            rebuffer_since: None,
+            was_link: crate::view::Grade::Down,
+            ending: false,
+            out: VecDeque::new(),
+            settings,
+        };
+        it.order_volume(500);
+        if meta.intent == Intent::Paused {
+            it.out.push_back(Output::Order(Order::Pause(true)));
+        }
+        let end = if first {
+            "none"
+        } else if meta.clean_end {
+            "stopped"
+        } else {
+            "crashed"
+        };
+        it.event("started_up", json!({"previous_end": end, "rejected": saved.rejected.len()}));
+        it.save_meta(false);
+        it.after();
+        it
+    }
+
+    /// Something happened at `now`.
+    pub fn handle_input(&mut self, now: Instant, input: Input) {
+        self.now = now.max(self.now);
+        match input {
+            Input::Tick => {}
+            Input::Command(c) => self.obey(c),
+            Input::Edge(e) => self.gestures.edge(self.now, e),
+            Input::Found { token, hits } => self.found(token, hits),
+            Input::Fetched { id, arrival, sample } => self.fetched(id, arrival, sample),
+            Input::Heard(h) => {
+                let happened = self.playback.hear(self.now, h, &self.queue);
+                happened.into_iter().for_each(|h| self.happened(h));
+            }
+            Input::Report(r) => self.report(r),
+            Input::Link { up } => {
+                if up {
+                    self.planner.hurry(self.now);
+                } else {
+                    self.link.failed(self.now);
+                }
+            }
+            Input::Bots { up, name_taken } => {
+                (self.bots, self.name_taken) = (up, name_taken);
+                if up {
+                    self.offered = 0;
+                }
+            }
+            Input::Delivered { key } => {
+                if self.outbox.done(key) {
+                    self.changes.forget_event(key);
+                }
+                self.offered = 0;
+            }
+            Input::Clock { unix, synced } => self.clock = synced.then_some((self.now, unix)),
+            Input::Catalogue(c) => self.catalogue = c,
+            Input::Vitals(v) => self.vitals = v,
+            Input::Settings(s) => self.reload(s),
+            Input::Shutdown => self.shutdown(),
+        }
+        while let Some(g) = self.gestures.poll(self.now) {
+            self.gesture(g);
+        }
+        self.after();
+    }
+
+    /// The next wish; call until there is none.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    /// When to send [`Input::Tick`] at the latest.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let idle = self.stopped_since.map(|t| t + self.settings.idle_close);
+        let notice = self.notice.as_ref().map(|n| n.1);
+        let all = [
+            self.playback.poll_timeout(self.now, &self.queue),
+            self.planner.poll_timeout(),
+            self.gestures.poll_timeout(),
+            self.dirty_since.map(|t| t + SAVE_AFTER),
+            self.overlay_until,
+            notice,
+            idle,
+            self.told.poll_timeout(self.state()),
+        ];
+        // What is due already was looked at in this turn: only the future wakes.
+        all.into_iter().flatten().min().map(|t| t.max(self.now + Span::ms(1)))
+    }
+
+    /// Whether a fresh [`Input::Heard`] is wanted before every other input.
+    pub fn listens(&self) -> bool {
+        self.playback.intent() != Intent::Stopped && !self.queue.is_empty()
+    }
+
+    /// What the player does.
+    pub fn state(&self) -> State {
+        self.playback.state(self.now, &self.queue)
+    }
+
+    /// Everything that follows from what is so now.
+    fn after(&mut self) {
+        self.drop_bad();
+        let happened = self.playback.feed(self.now, &self.queue, &self.planner, self.settings.loudness_lufs);
+        happened.into_iter().for_each(|h| self.happened(h));
+        self.wish();
+        let orders: Vec<_> = self.playback.take_orders().collect();
+        self.out.extend(orders.into_iter().map(Output::Order));
+        self.close_when_idle();
+        self.link_event();
+        self.expire();
+        self.tell();
+        self.offer();
+        self.save_position_when_due();
+        self.flush(false);
+    }
+
+    fn wish(&mut self) {
+        if self.ending {
+            return;
+        }
+        let silent = self.playback.is_silent(self.now, &self.queue);
+        if silent {
+            self.planner.fell_silent(self.now);
+        }
+        let (kbps, rendition) = (self.link.kbps(), self.settings.rendition);
+        let start = self.playback.position(&self.queue);
+        loop {
+            let need = Need { ahead: self.settings.ahead, rendition, silent, kbps };
+            let line = self.queue.iter().enumerate().map(|(i, e)| Ahead {
+                entry: e.id,
+                record: e.record,
+                from: if i == 0 { start } else { Frames::default() },
+            });
+            let Some(wish) = self.planner.wish(self.now, line, need) else { break };
+            self.out.push_back(Output::Fetch(wish));
+        }
+    }
+
+    fn fetched(&mut self, id: u64, arrival: Arrival, sample: Option<Sample>) {
+        match (&arrival, sample) {
+            (_, Some(s)) => self.link.sample(s),
+            (Err(r), _) if r.action() == crate::reason::Action::Wait => self.link.failed(self.now),
+            _ => {}
+        }
+        let silent = self.playback.is_silent(self.now, &self.queue);
+        // A track's own fault marks its plan; `drop_bad` takes it out when its turn comes.
+        self.planner.arrived(self.now, id, arrival, silent);
+    }
+
+    fn report(&mut self, report: Report) {
+        match report {
+            Report::Decoded { seq } => self.playback.decoded(seq),
+            Report::Torn { seq, digest } => {
+                if let Some(entry) = self.playback.entry_of(seq) {
+                    self.planner.torn(entry, digest);
+                    let at = self.playback.position(&self.queue);
+                    self.playback.rewind(at, false);
+                }
+            }
+            Report::Undecodable { seq, .. } => {
+                if let Some(entry) = self.playback.entry_of(seq) {
+                    self.planner.spoil(entry, Reason::Undecodable);
+                }
+            }
+            Report::Output(state) => {
+                let name = |s: &OutputState| match s {
+                    OutputState::Open { name, .. } => Some(name.to_string()),
+                    OutputState::Closed => None,
+                    OutputState::Missing { .. } => Some("none".into()),
+                };
+                let (from, to) = (name(self.playback.output_state()), name(&state));
+                self.playback.output(state);
+                if from != to && (from.as_deref() == Some("none") || to.as_deref() == Some("none")) {
+                    self.event("output", json!({"from": from, "to": to}));
+                }
+            }
+        }
+    }
+
+    /// Takes entries out whose own fault it is that they cannot play, when their turn has come.
+    fn drop_bad(&mut self) {
+        loop {
+            let due = [self.queue.current(), self.playback.next_to_feed(&self.queue)];
+            let bad = due.into_iter().flatten().find_map(|e| Some((e.id, self.planner.bad(e.id)?)));
+            let Some((id, reason)) = bad else { return };
+            let current = self.queue.current().is_some_and(|e| e.id == id);
+            self.skip_entry(id, "player", Some(reason));
+            if current && self.playback.is_fed(id) {
+                self.restart_head();
+            }
+        }
+    }
+
+    /// Takes an entry out for somebody (`by`) or for its own fault; what follows plays on from its start.
+    pub(crate) fn skip_entry(&mut self, id: EntryId, by: &str, reason: Option<Reason>) {
+        let Some(entry) = self.queue.remove(id) else { return };
+        self.changes.forget_entry(id);
+        let why = reason.map(|r| json!({"code": r.code(), "text": r.text()}));
+        self.event("skipped", json!({"entry": id, "track": entry.track, "by": by, "reason": why}));
+        if let Some(reason) = reason {
+            let word = Notice::Word { headline: "Skipped", title: entry.title, detail: reason.short() };
+            self.notice = Some((word, self.now + Span::s(5)));
+        }
+        self.queue_changed();
+    }
+
+    /// The head of the queue is another one: start it from its beginning.
+    pub(crate) fn restart_head(&mut self) {
+        let more = self.queue.current().is_some_and(|e| self.planner.level(e.id, Frames::default()).0 > Span(0));
+        self.playback.rewind(Frames::default(), more);
+        self.stop_if_empty();
+    }
+
+    pub(crate) fn stop_if_empty(&mut self) {
+        if self.queue.is_empty() && self.playback.intent() != Intent::Stopped {
+            self.playback.want(Intent::Stopped);
+            self.save_meta(false);
+        }
+    }
+
+    pub(crate) fn queue_changed(&mut self) {
+        self.changes.order(&self.queue);
+        self.save_meta(false);
+        let queue = &self.queue;
+        self.planner.keep_only(|id| queue.find(id).is_some());
+    }
+
+    pub(crate) fn entry_added(&mut self, id: EntryId) {
+        if let Some((_, e)) = self.queue.find(id) {
+            self.changes.entry(e);
+        }
+        self.queue_changed();
+    }
+
+    pub(crate) fn entry_forgotten(&mut self, id: EntryId) {
+        self.changes.forget_entry(id);
+    }
+
+    fn happened(&mut self, h: Happened) {
+        match h {
+            Happened::Started(id) => {
+                if let Some((_, e)) = self.queue.find(id) {
+                    let facts = json!({"entry": id, "track": e.track, "by": e.by});
+                    self.event("started", facts);
+                }
+            }
+            Happened::Finished(id, played) => {
+                if let Some(e) = self.queue.remove(id) {
+                    self.changes.forget_entry(id);
+                    let facts = json!({"entry": id, "track": e.track, "by": e.by, "played_ms": played.as_ms()});
+                    self.event("finished", facts);
+                    self.queue_changed();
+                    self.stop_if_empty();
+                }
+            }
+            Happened::Stalled => self.rebuffer_since = Some(self.now),
+            Happened::Resumed(after) => {
+                if self.rebuffer_since.take().is_some() {
+                    let entry = self.queue.current().map(|e| e.id);
+                    self.event("rebuffer", json!({"entry": entry, "ms": after.as_ms()}));
+                }
+            }
+        }
+    }
+
+    fn close_when_idle(&mut self) {
+        if self.state() != State::Stopped {
+            self.stopped_since = None;
+        } else if self.stopped_since.is_some_and(|t| self.now.since(t) >= self.settings.idle_close) {
+            self.out.push_back(Output::Order(Order::Close));
+            // Closed once; the next piece opens it again.
+            self.stopped_since = None;
+        }
+        if self.state() == State::Stopped
+            && self.stopped_since.is_none()
+            && matches!(self.playback.output_state(), OutputState::Open { .. })
+            && !matches!(self.out.back(), Some(Output::Order(Order::Close)))
+        {
+            self.stopped_since = Some(self.now);
+        }
+    }
+
+    fn link_event(&mut self) {
+        let grade = self.link.grade();
+        if grade != self.was_link {
+            let from = core::mem::replace(&mut self.was_link, grade);
+            self.event("link", json!({"from": from, "to": grade}));
+        }
+    }
+
+    fn expire(&mut self) {
+        if self.overlay_until.is_some_and(|t| t <= self.now) {
+            self.overlay_until = None;
+        }
+        if self.notice.as_ref().is_some_and(|n| n.1 <= self.now) {
+            self.notice = None;
+        }
+    }
+
+    fn reload(&mut self, s: Settings) {
+        self.settings = s;
+        if self.volume > self.settings.volume_max {
+            self.set_volume(self.settings.volume_max.into(), "config");
+        }
+    }
+
+    fn shutdown(&mut self) {
+        self.ending = true;
+        self.save_position();
+        let intent = self.playback.intent();
+        self.out.push_back(Output::Order(Order::Flush { generation: u32::MAX, more: false }));
+        let meta = Meta { intent, clean_end: true, ..self.meta() };
+        self.changes.meta(&meta);
+        self.flush(true);
+        self.out.push_back(Output::Bye);
+    }
+
+    // What is set.
+
+    pub(crate) fn set_volume(&mut self, percent: i32, by: &str) {
+        let percent = percent.clamp(0, self.settings.volume_max.into()) as u8;
+        let unmuted = core::mem::replace(&mut self.muted, false);
+        if percent != self.volume || unmuted {
+            self.volume = percent;
+            self.event("volume", json!({"percent": percent, "muted": false, "by": by}));
+            self.order_volume(20);
+            self.save_meta(false);
+        }
+    }
+
+    pub(crate) fn set_mute(&mut self, on: bool, by: &str) {
+        if on != self.muted {
+            self.muted = on;
+            self.event("volume", json!({"percent": self.volume, "muted": on, "by": by}));
+            self.order_volume(20);
+            self.save_meta(false);
+        }
+    }
+
+    fn order_volume(&mut self, ramp_ms: u32) {
+        let share = f32::from(self.volume) / 100.0;
+        let factor = if self.muted { 0.0 } else { share * share * share };
+        self.out.push_back(Output::Order(Order::Volume { factor, ramp_ms }));
+    }
+
+    /// Plays, pauses or stops, and says so. Whether that changed anything.
+    pub(crate) fn set_intent(&mut self, intent: Intent, by: &str) -> bool {
+        let was = self.playback.intent();
+        if !self.playback.want(intent) {
+            return false;
+        }
+        match (was, intent) {
+            (Intent::Paused, Intent::Playing) => self.event("resumed", json!({"by": by})),
+            (_, Intent::Paused) => self.event("paused", json!({"by": by})),
+            (_, Intent::Stopped) => self.event("stopped", json!({"by": by})),
+            _ => {}
+        }
+        self.planner.hurry(self.now);
+        self.save_meta(false);
+        self.save_position();
+        true
+    }
+
+    // What is saved.
+
+    fn meta(&self) -> Meta {
+        Meta {
+            intent: self.playback.intent(),
+            volume: self.volume,
+            muted: self.muted,
+            revision: self.queue.revision(),
+            last_id: self.queue.last_id(),
+            clean_end: false,
+        }
+    }
+
+    fn save_meta(&mut self, clean_end: bool) {
+        let meta = Meta { clean_end, ..self.meta() };
+        self.changes.meta(&meta);
+    }
+
+    pub(crate) fn save_seen(&mut self, seen: crate::command::Seen) {
+        let (number, _) = self.window.push(seen.clone());
+        // The row of the one that fell out is the row of the new one: numbers are taken modulo the window.
+        self.changes.seen(number, &seen);
+    }
+
+    /// Hands changes to the store: at once if somebody waits for it, else together after a while.
+    pub(crate) fn flush(&mut self, at_once: bool) {
+        if self.changes.is_empty() {
+            return;
+        }
+        let since = *self.dirty_since.get_or_insert(self.now);
+        if at_once || self.now.since(since) >= SAVE_AFTER {
+            self.dirty_since = None;
+            self.out.push_back(Output::Save(self.changes.take()));
+        }
+    }
+
+    fn save_position_when_due(&mut self) {
+        if self.now.since(self.position_saved.1) >= POSITION_EVERY {
+            self.save_position();
+        }
+    }
+
+    fn save_position(&mut self) {
+        let Some(e) = self.queue.current() else { return };
+        let at = self.playback.position(&self.queue);
+        let p = Position { entry: e.id, n: at.n, rate: at.rate };
+        if at.rate > 0 && self.position_saved.0 != Some(p) {
+            self.out.push_back(Output::SavePosition(p.to_bytes()));
+            self.position_saved = (Some(p), self.now);
+        }
+    }
+
+    // What is told.
+
+    /// RFC 3339 of an instant, once the clock is known to be right.
+    pub(crate) fn at(&self, t: Instant) -> Option<String> {
+        let (then, unix) = self.clock?;
+        Some(UnixMs((unix.0 + t.since(then).as_ms()).saturating_sub(then.since(t).as_ms())).to_string())
+    }
+
+    pub(crate) fn event(&mut self, kind: &str, facts: Value) {
+        self.event_seq += 1;
+        let (at, up) = (self.at(self.now), self.now.since(self.began).as_ms());
+        let payload = event::payload(&self.boot, self.event_seq, at, up, facts);
+        let event = Event { kind: kind.into(), payload };
+        let (key, gone) = self.outbox.push(event.clone());
+        self.changes.event(key, &event);
+        gone.into_iter().for_each(|k| self.changes.forget_event(k));
+        let dropped = self.outbox.take_dropped();
+        if dropped > 0 && kind != "dropped" {
+            self.event("dropped", json!({"count": dropped}));
+        }
+    }
+
+    /// Offers the oldest event to the broker: one at a time, so that they arrive in order.
+    fn offer(&mut self) {
+        if !self.bots || self.offered != 0 {
+            return;
+        }
+        if let Some((key, e)) = self.outbox.after(0) {
+            self.offered = key;
+            self.out.push_back(Output::Event { key, kind: e.kind.clone(), payload: e.payload.clone() });
+        }
+    }
+
+    /// Answers a command, and remembers the answer if it carried an id and changed something.
+    pub(crate) fn answer(&mut self, ask: &Ask, outcome: Result<Value, Refusal>) {
+        if let Err(r) = &outcome {
+            self.event("refused", json!({"verb": ask.verb, "code": r.code}));
+        }
+        let rev = self.queue.revision();
+        let payload = crate::wire::reply(ask.id.as_deref(), &self.settings.player, &ask.verb, rev, &outcome);
+        if let Some(id) = &ask.id
+            && !ask.asks
+        {
+            self.save_seen(crate::command::Seen { id: id.clone(), print: ask.print, reply: payload.clone() });
+        }
+        let durable = !ask.asks;
+        if durable {
+            self.flush(true);
+        }
+        for &token in &ask.tokens {
+            self.out.push_back(Output::Reply { token, payload: payload.clone(), durable });
+        }
+    }
+
+    pub(crate) fn reply_now(&mut self, token: u64, payload: String, durable: bool) {
+        self.out.push_back(Output::Reply { token, payload, durable });
+    }
+
+    pub(crate) fn push(&mut self, output: Output) {
+        self.out.push_back(output);
+    }
+
+    /// A sentence with a duration that people read: "3 minutes".
+    pub(crate) fn in_words(seconds: u64) -> String {
+        match seconds {
+            0..=89 => format!("{seconds} seconds"),
+            90..=5_399 => format!("{} minutes", (seconds + 30) / 60),
+            _ => format!("{} hours", (seconds + 1_800) / 3_600),
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! Carries out commands and gestures: admitted once, always answered.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec;
+use alloc::vec::Vec;
+
+use serde_json::{Value, json};
+
+use crate::checkpoint::Intent;
+use crate::command::{self, Command, Refusal, Request, Verb, What};
+use crate::gesture::{Button, Gesture};
+use crate::jukebox::{Ask, Incoming, Jukebox, Notice, Output, Pending, Source};
+use crate::library::Row;
+use crate::queue::{MAX_ENTRIES, NotAdded, Where};
+use crate::reason::Code;
+use crate::sound::EntryId;
+use crate::time::{Frames, Span};
+use crate::wire::{self, Hit, State};
+
+/// Commands that may wait for the catalogue at once; more are told that the player is busy.
+const MAX_PENDING: usize = 64;
+/// The volume shows on the panel for so long.
+const OVERLAY: Span = Span::s(2);
+
+impl Jukebox {
+    /// Takes a command in. Exactly one reply goes out for it, now or when the catalogue has answered.
+    pub(crate) fn obey(&mut self, c: Incoming) {
+        let print = command::print(&c.verb, &c.payload);
+        let mut ask = Ask {
+            tokens: vec![c.token],
+            verb: c.verb.clone(),
+            id: None,
+            print,
+            asks: Verb::parse(&c.verb).is_none_or(Verb::asks),
+            source: c.source,
+        };
+        let request = match self.admit(&c, &mut ask) {
+            Ok(Some(request)) => request,
+            Ok(None) => return,
+            // Refused at the door: nothing happened that must happen only once.
+            Err(refusal) => return self.answer(&Ask { asks: true, ..ask }, Err(refusal)),
+        };
+        if let Some(rev) = request.if_rev
+            && rev != self.queue.revision()
+        {
+            let now = self.queue.revision();
+            let refusal = Refusal {
+                field: Some("if_rev".into()),
+                ..Refusal::new(Code::RevMismatch, format!("The queue has changed: it is at revision {now}, not {rev}."))
+            };
+            return self.answer(&ask, Err(refusal));
+        }
+        match &request.command {
+            Command::Add { what: What::Track(track), .. } => {
+                let track = *track;
+                let token = self.wait_for_catalogue(ask, request);
+                self.push(Output::Lookup { token, track });
+            }
+            Command::Add { what: What::Text(text), .. } => {
+                let text = text.clone();
+                let token = self.wait_for_catalogue(ask, request);
+                self.push(Output::Search { token, text, limit: 5, offset: 0 });
+            }
+            Command::Search { text, limit, offset } => {
+                let (text, limit, offset) = (text.clone(), *limit, *offset);
+                let token = self.wait_for_catalogue(ask, request);
+                self.push(Output::Search { token, text, limit, offset });
+            }
+            _ => {
+                let outcome = self.carry_out(&request, ask.source);
+                self.answer(&ask, outcome);
+            }
+        }
+    }
+
+    /// Lets a command in, or says why not. `None`: it was answered already, or will be with the first of its id.
+    fn admit(&mut self, c: &Incoming, ask: &mut Ask) -> Result<Option<Request>, Refusal> {
+        let refuse = |code, reason: &str| Err(Refusal::new(code, reason));
+        let parsed = command::parse(&c.verb, &c.payload);
+        ask.id = match &parsed {
+            Ok(r) => r.id.clone(),
+            Err((id, _)) => id.clone(),
+        };
+        if c.retained {
+            return refuse(
+                Code::Retained,
+                "Commands must not be retained: it would be obeyed again at every reconnect.",
+            );
+        }
+        if c.expired {
+            return refuse(Code::Expired, "The command expired before it could be obeyed.");
+        }
+        if c.bad_response_topic {
+            let reason = format!("A response topic lies under jukebox/1/{}/reply/.", self.settings.site);
+            return Err(Refusal::new(Code::BadResponseTopic, reason));
+        }
+        if c.source == Source::Mqtt && !self.allowance.take(self.now) {
+            let busy = Refusal::new(Code::Busy, "More than 20 commands a second; try again in a second.");
+            return Err(Refusal { retry_after_s: Some(1), ..busy });
+        }
+        let request = parsed.map_err(|(_, refusal)| refusal)?;
+        if c.for_all && !request.verb.for_all() {
+            return refuse(Code::NotAllowed, "This verb is not for all players at once.");
+        }
+        if c.backlog && request.verb != Verb::Add {
+            return refuse(Code::Late, "The player was away when this was sent; say it again if you still want it.");
+        }
+        let Some(id) = request.id.as_deref().filter(|_| !ask.asks) else { return Ok(Some(request)) };
+        let again = |print| {
+            let reused = "This id was used for another command.";
+            if print == ask.print { Ok(()) } else { Err(Refusal::new(Code::IdReused, reused)) }
+        };
+        if let Some(seen) = self.window.find(id) {
+            again(seen.print)?;
+            let payload = wire::replayed(&seen.reply);
+            self.reply_now(c.token, payload, true);
+            return Ok(None);
+        }
+        if let Some(p) = self.pending.iter_mut().find(|p| p.ask.id.as_deref() == Some(id)) {
+            again(p.ask.print)?;
+            p.ask.tokens.push(c.token);
+            return Ok(None);
+        }
+        if self.pending.len() >= MAX_PENDING {
+            let busy = Refusal::new(Code::Busy, "Too many commands wait for the catalogue; try again in a second.");
+            return Err(Refusal { retry_after_s: Some(1), ..busy });
+        }
+        Ok(Some(request))
+    }
+
+    fn wait_for_catalogue(&mut self, ask: Ask, request: Request) -> u64 {
+        self.questions += 1;
+        self.pending.push(Pending { question: self.questions, ask, request });
+        self.questions
+    }
+
+    /// The catalogue has answered.
+    pub(crate) fn found(&mut self, token: u64, hits: Option<(Vec<Row>, u64)>) {
+        let Some(i) = self.pending.iter().position(|p| p.question == token) else { return };
+        let Pending { ask, request, .. } = self.pending.remove(i);
+        let outcome = match (hits, &request.command) {
+            (None, _) => Err(Refusal {
+                retry_after_s: Some(30),
+                ..Refusal::new(Code::NoCatalogue, "The catalogue is still on its way; try again in a moment.")
+            }),
+            (Some((hits, total)), Command::Search { .. }) => {
+                Ok(json!({"results": hits.iter().map(Hit::from).collect::<Vec<_>>(), "total": total}))
+            }
+            (Some((hits, total)), Command::Add { what, place, twice, strict }) => {
+                let by = request.by.clone().unwrap_or_else(|| default_by(ask.source).into());
+                self.add(what, &hits, total, &by, *place, *twice, *strict)
+            }
+            _ => Err(Refusal::new(Code::Internal, "An answer that nobody asked for.")),
+        };
+        self.answer(&ask, outcome);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one command")]
+    fn add(
+        &mut self,
+        what: &What,
+        hits: &[Row],
+        total: u64,
+        by: &str,
+        place: Where,
+        twice: bool,
+        strict: bool,
+    ) -> Result<Value, Refusal> {
+        let Some(best) = hits.first() else {
+            return Err(match what {
+                What::Track(t) => Refusal::new(Code::UnknownTrack, format!("The library has no track {t}.")),
+                What::Text(t) => {
+                    let t: String = t.chars().take(80).collect();
+                    Refusal::new(Code::NotFound, format!("Nothing matches '{t}'."))
+                }
+            });
+        };
+        if strict && total > 1 {
+            let names = hits.iter().map(|h| format!("{} by {} (track:{})", h.title, h.artist, h.id));
+            let names = names.collect::<Vec<_>>().join("; ");
+            return Err(Refusal::new(Code::Ambiguous, format!("{total} tracks match: {names}.")));
+        }
+        let starts_in = self.time_to_go();
+        let id = self.queue.add(best, by, place, twice).map_err(|e| match e {
+            NotAdded::Full => {
+                let s = starts_in_next(starts_in, self.queue.total_ms(), self.queue.len());
+                let wait = Self::in_words(s);
+                Refusal {
+                    retry_after_s: Some(s),
+                    ..Refusal::new(
+                        Code::QueueFull,
+                        format!("The queue is full ({MAX_ENTRIES}). Try again in about {wait}."),
+                    )
+                }
+            }
+            NotAdded::Duplicate(e) => {
+                let reason = format!("{} is among the next 20 already, as entry {}.", best.title, e.0);
+                Refusal::new(Code::Duplicate, reason)
+            }
+        })?;
+        self.entry_added(id);
+        if place == Where::Next {
+            self.behind_current_changed();
+        }
+        self.event("added", json!({"entry": id, "track": best.id, "by": by}));
+        if self.playback.intent() == Intent::Stopped {
+            self.set_intent(Intent::Playing, by);
+        }
+        let starts_in = match (place, self.queue.find(id)) {
+            (_, Some((0, _))) => 0,
+            (Where::Next, _) => self.queue.current().map_or(0, |e| self.left_of(e.id, e.duration_ms)),
+            (Where::End, _) => starts_in,
+        };
+        let also: Vec<_> = hits.iter().skip(1).take(4).map(Hit::from).collect();
+        Ok(json!({"entry": id, "track": Hit::from(best), "starts_in_s": starts_in / 1_000, "also": also}))
+    }
+
+    /// What is left of the whole queue, in milliseconds.
+    fn time_to_go(&self) -> u64 {
+        let played = self.playback.position(&self.queue).as_ms();
+        self.queue.total_ms().saturating_sub(if self.queue.is_empty() { 0 } else { played })
+    }
+
+    fn left_of(&self, entry: EntryId, duration_ms: u64) -> u64 {
+        let current = self.queue.current().is_some_and(|e| e.id == entry);
+        duration_ms.saturating_sub(if current { self.playback.position(&self.queue).as_ms() } else { 0 })
+    }
+
+    /// Another entry comes after the current one: what was given of the old one is taken back.
+    fn behind_current_changed(&mut self) {
+        let Some(current) = self.queue.current().map(|e| e.id) else { return };
+        if !self.playback.take_back(current) {
+            // It is in the ring: the current one goes on from its playhead in a new generation.
+            let at = self.playback.position(&self.queue);
+            self.playback.rewind(at, true);
+        }
+    }
+
+    /// Everything that needs no catalogue.
+    fn carry_out(&mut self, request: &Request, source: Source) -> Result<Value, Refusal> {
+        let by = request.by.clone().unwrap_or_else(|| default_by(source).into());
+        Ok(match &request.command {
+            Command::Play => self.want(Intent::Playing, &by),
+            Command::Pause => self.want(Intent::Paused, &by),
+            Command::Toggle => self.toggle(&by),
+            Command::Stop => self.want(Intent::Stopped, &by),
+            Command::Skip(entry) => self.skip(*entry, &by)?,
+            Command::VolumeTo(to) => self.volume((*to).into(), &by),
+            Command::VolumeBy(change) => self.volume(i32::from(self.volume) + i32::from(*change), &by),
+            Command::Mute(on) => {
+                self.set_mute(on.unwrap_or(!self.muted), &by);
+                self.overlay_until = Some(self.now + OVERLAY);
+                json!({"on": self.muted})
+            }
+            Command::Remove(id) => self.remove(*id, &by)?,
+            Command::Queue { offset, limit } => value(&self.queue_state(*offset, *limit)),
+            Command::Now => value(&self.now_state()),
+            Command::Health => value(&self.health_state()),
+            Command::Ping(nonce) => json!({"nonce": nonce, "boot": self.boot}),
+            Command::Add { .. } | Command::Search { .. } => {
+                return Err(Refusal::new(Code::Internal, "The catalogue was not asked."));
+            }
+        })
+    }
+
+    fn want(&mut self, intent: Intent, by: &str) -> Value {
+        // With nothing queued there is nothing to play or to hold.
+        let idle = self.queue.is_empty() || (intent == Intent::Paused && self.playback.intent() == Intent::Stopped);
+        let changed = if idle && intent != Intent::Stopped { false } else { self.set_intent(intent, by) };
+        json!({"state": self.state(), "changed": changed})
+    }
+
+    fn toggle(&mut self, by: &str) -> Value {
+        let to = if self.playback.intent() == Intent::Playing { Intent::Paused } else { Intent::Playing };
+        self.want(to, by)
+    }
+
+    fn volume(&mut self, percent: i32, by: &str) -> Value {
+        self.set_volume(percent, by);
+        self.overlay_until = Some(self.now + OVERLAY);
+        json!({"percent": self.volume, "ceiling": self.settings.volume_max})
+    }
+
+    fn skip(&mut self, entry: Option<EntryId>, by: &str) -> Result<Value, Refusal> {
+        let current = self.queue.current().map(|e| e.id);
+        match (entry, current) {
+            // Naming the entry makes repeating harmless: it is not current any more, so nothing is skipped.
+            (Some(e), Some(c)) if e != c && self.queue.find(e).is_some() => {
+                let reason = format!("Entry {} is not playing; to take it out say remove {0}.", e.0);
+                return Err(Refusal { field: Some("entry".into()), ..Refusal::new(Code::UnknownEntry, reason) });
+            }
+            (Some(e), c) if Some(e) != c => {
+                let reason = format!("Entry {} is not in the queue any more.", e.0);
+                return Err(Refusal { field: Some("entry".into()), ..Refusal::new(Code::UnknownEntry, reason) });
+            }
+            (_, Some(c)) => {
+                self.skip_entry(c, by, None);
+                self.restart_head();
+            }
+            (_, None) => {}
+        }
+        Ok(json!({"entry": self.queue.current().map(|e| e.id)}))
+    }
+
+    fn remove(&mut self, id: EntryId, by: &str) -> Result<Value, Refusal> {
+        let Some((place, _)) = self.queue.find(id) else {
+            let refusal = Refusal::new(Code::UnknownEntry, format!("Entry {} is not in the queue.", id.0));
+            return Err(Refusal { field: Some("entry".into()), ..refusal });
+        };
+        let fed = self.playback.is_fed(id);
+        if let Some(e) = self.queue.remove(id) {
+            self.entry_forgotten(id);
+            self.queue_changed();
+            self.event("removed", json!({"entry": id, "track": e.track, "by": by}));
+        }
+        if place == 0 {
+            self.restart_head();
+        } else if fed {
+            self.behind_current_changed();
+        }
+        Ok(json!({"entry": id}))
+    }
+
+    /// The table of buttons.
+    pub(crate) fn gesture(&mut self, g: Gesture) {
+        let by = "button";
+        let name = match g {
+            Gesture::Press(b) | Gesture::Long(b) | Gesture::Repeat(b) | Gesture::Stuck(b) => b.as_str(),
+            Gesture::Turn(_) => "turn",
+        };
+        let kind = match g {
+            Gesture::Press(_) => "press",
+            Gesture::Long(_) => "long",
+            Gesture::Repeat(_) => "repeat",
+            Gesture::Turn(_) => "turn",
+            Gesture::Stuck(_) => "stuck",
+        };
+        if kind != "repeat" {
+            self.event("button", json!({"name": name, "gesture": kind, "by": by}));
+        }
+        let stopped = self.state() == State::Stopped;
+        match g {
+            Gesture::Press(Button::Play) if self.queue.is_empty() => {
+                self.word("Nothing queued", "Ask the bot for a track")
+            }
+            Gesture::Press(Button::Play) => {
+                self.toggle(by);
+            }
+            Gesture::Long(Button::Play) if stopped => self.notice = Some((Notice::Page, self.now + Span::s(15))),
+            Gesture::Long(Button::Play) => {
+                self.want(Intent::Stopped, by);
+            }
+            Gesture::Press(Button::Next) if self.queue.len() < 2 && stopped => self.word("Nothing next", ""),
+            Gesture::Press(Button::Next) => {
+                // A press always means the current entry: nothing can be refused.
+                let _ = self.skip(None, by);
+            }
+            Gesture::Press(Button::Previous) if self.queue.is_empty() => self.word("Nothing before", ""),
+            Gesture::Press(Button::Previous) => self.playback.rewind(Frames::default(), true),
+            Gesture::Press(Button::VolumeUp) | Gesture::Repeat(Button::VolumeUp) => self.turn(2),
+            Gesture::Press(Button::VolumeDown) | Gesture::Repeat(Button::VolumeDown) => self.turn(-2),
+            Gesture::Turn(n) => self.turn(n.into()),
+            Gesture::Press(Button::Knob) => {
+                self.set_mute(!self.muted, by);
+                self.overlay_until = Some(self.now + OVERLAY);
+            }
+            _ => {}
+        }
+    }
+
+    fn turn(&mut self, percent: i32) {
+        let to = i32::from(self.volume) + percent;
+        self.volume(to, "button");
+    }
+
+    fn word(&mut self, headline: &'static str, detail: &'static str) {
+        let word = Notice::Word { headline, title: String::new(), detail };
+        self.notice = Some((word, self.now + Span::s(3)));
+    }
+}
+
+/// Seconds until a place is free: what is left of the current entry, at most a mean track.
+fn starts_in_next(left_ms: u64, total_ms: u64, entries: usize) -> u64 {
+    let mean = total_ms / entries.max(1) as u64;
+    (left_ms.min(mean) / 1_000).max(1)
+}
+
+fn default_by(source: Source) -> &'static str {
+    match source {
+        Source::Mqtt => "mqtt",
+        Source::Console => "console",
+        Source::Button => "button",
+    }
+}
+
+fn value<T: serde::Serialize>(t: &T) -> Value {
+    serde_json::to_value(t).unwrap_or_else(|e| Value::String(e.to_string()))
+}

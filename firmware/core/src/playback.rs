@@ -1,0 +1,352 @@
+//! The state machine `Stopped, Buffering, Playing, Paused, NoOutput`: the only place that starts, stalls, goes on, ends.
+//!
+//! What people want is the *intent*; what is so is derived from frames that left the DAC. The *line* is what was given to
+//! the decoder in this generation: entries in order, the current one first, so that tracks follow each other without a gap.
+//! A skip, a seek or a stop starts a new generation; nothing else does.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use crate::checkpoint::Intent;
+use crate::library::Gain;
+use crate::planner::Planner;
+use crate::queue::{Entry, Queue};
+use crate::sound::{EntryId, Heard, Order, OutputState, PIECES_AHEAD, Piece};
+use crate::time::{Frames, Instant, Span};
+use crate::wire::State;
+
+/// On board before a track that ran dry goes on: enough that it does not run dry again at once.
+const RESUME_LEVEL: Span = Span::s(5);
+/// Frames are asked for so often while music plays.
+const LISTEN: Span = Span::ms(250);
+/// And so often while a first frame is due.
+const LISTEN_CLOSELY: Span = Span::ms(20);
+/// Without a moved frame for so long it is not playing.
+const STILL: Span = Span::ms(700);
+/// Periods of the device make the count of frames jump: up to this much is no silence.
+const SLACK: Span = Span::ms(150);
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Fed {
+    entry: EntryId,
+    gain: Gain,
+    /// Its last segment was given.
+    complete: bool,
+    /// The last piece given for it.
+    last_seq: u64,
+}
+
+/// Playback of the queue's head.
+#[derive(Clone, Debug)]
+pub struct Playback {
+    intent: Intent,
+    generation: u32,
+    seq: u64,
+    given: VecDeque<u64>,
+    line: VecDeque<Fed>,
+    next_segment: usize,
+    start: Frames,
+    heard: Heard,
+    heard_at: Option<Instant>,
+    moved_at: Option<Instant>,
+    output: OutputState,
+    announced: Option<EntryId>,
+    /// Ran dry in mid-track, since when.
+    starving: Option<Instant>,
+    /// Should sound and does not: time that is not yet counted.
+    due: Span,
+    silence: Span,
+    orders: Vec<Order>,
+}
+
+/// What was heard to have happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Happened {
+    /// The first frame of an entry left the DAC.
+    Started(EntryId),
+    /// The last frame of an entry left the DAC, after so much of it.
+    Finished(EntryId, Frames),
+    /// It ran dry.
+    Stalled,
+    /// It goes on after this long.
+    Resumed(Span),
+}
+
+impl Playback {
+    /// Playback at `start` of the queue's head.
+    pub fn new(intent: Intent, start: Frames) -> Self {
+        Self {
+            intent,
+            generation: 0,
+            seq: 0,
+            given: VecDeque::new(),
+            line: VecDeque::new(),
+            next_segment: 0,
+            start,
+            heard: Heard::default(),
+            heard_at: None,
+            moved_at: None,
+            output: OutputState::Closed,
+            announced: None,
+            starving: None,
+            due: Span(0),
+            silence: Span(0),
+            orders: Vec::new(),
+        }
+    }
+
+    /// What people want.
+    pub fn intent(&self) -> Intent {
+        self.intent
+    }
+    /// Unplanned silence since the process started.
+    pub fn silence(&self) -> Span {
+        self.silence
+    }
+    /// What was heard last.
+    pub fn heard(&self) -> &Heard {
+        &self.heard
+    }
+    /// Orders for the audio threads.
+    pub fn take_orders(&mut self) -> impl Iterator<Item = Order> {
+        core::mem::take(&mut self.orders).into_iter()
+    }
+
+    /// What is so.
+    pub fn state(&self, now: Instant, queue: &Queue) -> State {
+        match self.intent {
+            _ if queue.is_empty() => State::Stopped,
+            Intent::Stopped => State::Stopped,
+            Intent::Paused => State::Paused,
+            Intent::Playing if matches!(self.output, OutputState::Missing { .. }) => State::NoOutput,
+            Intent::Playing if self.moved_at.is_some_and(|t| now.since(t) < STILL) => State::Playing,
+            Intent::Playing => State::Buffering,
+        }
+    }
+
+    /// The playhead.
+    pub fn position(&self, queue: &Queue) -> Frames {
+        let h = &self.heard;
+        let current = queue.current().map(|e| e.id);
+        if h.generation == self.generation && Some(h.entry) == current && h.at.rate > 0 { h.at } else { self.start }
+    }
+
+    /// Plays or pauses. Whether that changed anything.
+    pub fn want(&mut self, intent: Intent) -> bool {
+        if intent == self.intent {
+            return false;
+        }
+        let was = core::mem::replace(&mut self.intent, intent);
+        (self.due, self.moved_at) = (Span(0), None);
+        match (was, intent) {
+            (_, Intent::Paused) => self.orders.push(Order::Pause(true)),
+            (Intent::Paused, Intent::Playing) => self.orders.push(Order::Pause(false)),
+            (Intent::Paused, Intent::Stopped) => {
+                self.rewind(Frames::default(), false);
+                self.orders.push(Order::Pause(false));
+            }
+            (_, Intent::Stopped) => self.rewind(Frames::default(), false),
+            _ => {}
+        }
+        true
+    }
+
+    /// Starts a new generation at `start` of the queue's head. `more`: its first segment is on board, so that what plays
+    /// now may sound until it comes.
+    pub fn rewind(&mut self, start: Frames, more: bool) {
+        self.generation += 1;
+        self.given.clear();
+        self.line.clear();
+        (self.start, self.announced, self.moved_at, self.starving) = (start, None, None, None);
+        let more = more && self.intent == Intent::Playing;
+        self.orders.push(Order::Flush { generation: self.generation, more });
+    }
+
+    /// Takes back what was given beyond the entry `keep`, because the queue behind it changed. False: it is in the ring
+    /// already, and only a new generation helps.
+    pub fn take_back(&mut self, keep: EntryId) -> bool {
+        let Some(i) = self.line.iter().position(|f| f.entry == keep) else { return true };
+        let Some(next) = self.line.get(i + 1) else { return true };
+        let last = self.line[i].last_seq;
+        // The first piece of the next entry is not decoded yet: nothing of it is in the ring.
+        let untouched = self.given.iter().any(|&s| s > last) && self.given.contains(&(last + 1));
+        if !untouched || next.last_seq <= last {
+            return false;
+        }
+        self.line.truncate(i + 1);
+        self.given.retain(|&s| s <= last);
+        self.orders.push(Order::Forget { seq: last });
+        true
+    }
+
+    /// Whether an entry is (partly) with the decoder.
+    pub fn is_fed(&self, entry: EntryId) -> bool {
+        self.line.iter().any(|f| f.entry == entry)
+    }
+
+    /// The entry that the decoder will need next, for which nothing was given yet.
+    pub fn next_to_feed<'q>(&self, queue: &'q Queue) -> Option<&'q Entry> {
+        match self.line.back() {
+            None => queue.current(),
+            Some(f) if f.complete => queue.after(f.entry),
+            Some(_) => None,
+        }
+    }
+
+    /// Gives the decoder what it can take.
+    pub fn feed(&mut self, now: Instant, queue: &Queue, planner: &Planner, target_lufs: f32) -> Option<Happened> {
+        if self.intent == Intent::Stopped {
+            return None;
+        }
+        let mut happened = None;
+        while self.given.len() < PIECES_AHEAD {
+            let fresh = self.next_to_feed(queue);
+            let (entry, n, from) = match (fresh, self.line.back()) {
+                (Some(e), last) => {
+                    let start = if last.is_none() { self.start } else { Frames::default() };
+                    let Some(n) = planner.locate(e.id, start) else { break };
+                    let rate = planner.rendition(e.id).map_or(start.rate, |r| r.init.rate);
+                    (e.id, n, start.at_rate(rate).n)
+                }
+                (None, Some(f)) if !f.complete => (f.entry, self.next_segment, 0),
+                _ => break,
+            };
+            let Some(ready) = planner.ready(entry, n) else { break };
+            if let Some(since) = self.starving {
+                let (level, whole) = planner.level(entry, self.position(queue));
+                if level < RESUME_LEVEL && !whole {
+                    break;
+                }
+                self.starving = None;
+                happened = Some(Happened::Resumed(now.since(since)));
+            }
+            if fresh.is_some() {
+                let gain = gain(entry, queue, planner, target_lufs);
+                self.line.push_back(Fed { entry, gain, complete: false, last_seq: 0 });
+            }
+            self.seq += 1;
+            let Some(fed) = self.line.back_mut() else { break };
+            (fed.complete, fed.last_seq) = (ready.last, self.seq);
+            self.next_segment = n + 1;
+            self.given.push_back(self.seq);
+            self.orders.push(Order::Play(Piece {
+                seq: self.seq,
+                generation: self.generation,
+                entry,
+                original_rate: planner.record(entry).map_or(0, |r| r.renditions[0].init.rate),
+                rendition: ready.rendition,
+                segment: ready.segment,
+                from,
+                gain: fed.gain,
+                last: ready.last,
+            }));
+        }
+        happened
+    }
+
+    /// A piece is in the ring.
+    pub fn decoded(&mut self, seq: u64) {
+        self.given.retain(|&s| s > seq);
+    }
+
+    /// The entry that a piece was given for, if it is of this generation.
+    pub fn entry_of(&self, seq: u64) -> Option<EntryId> {
+        self.given.contains(&seq).then_some(())?;
+        self.line.iter().find(|f| f.last_seq >= seq).map(|f| f.entry)
+    }
+
+    /// The sound device changed.
+    pub fn output(&mut self, state: OutputState) {
+        self.output = state;
+    }
+    /// The sound device.
+    pub fn output_state(&self) -> &OutputState {
+        &self.output
+    }
+
+    /// What has left the DAC by now.
+    pub fn hear(&mut self, now: Instant, heard: Heard, queue: &Queue) -> Vec<Happened> {
+        let mut happened = Vec::new();
+        let moved = heard.music_frames.saturating_sub(self.heard.music_frames);
+        let passed = self.heard_at.map_or(Span(0), |t| now.since(t));
+        let last_at = self.heard.at;
+        (self.heard, self.heard_at) = (heard, Some(now));
+        self.count_silence(passed, moved, queue);
+        if heard.generation != self.generation {
+            return happened;
+        }
+        if moved > 0 {
+            self.moved_at = Some(now);
+        }
+        if self.line.iter().any(|f| f.entry == heard.entry) {
+            while let Some(f) = self.line.front().copied()
+                && f.entry != heard.entry
+            {
+                self.line.pop_front();
+                self.start = Frames::default();
+                happened.push(Happened::Finished(f.entry, last_at));
+            }
+            if moved > 0 && self.announced != Some(heard.entry) {
+                self.announced = Some(heard.entry);
+                happened.push(Happened::Started(heard.entry));
+            }
+            if heard.ended && self.line.len() == 1 && self.line.iter().all(|f| f.complete) && self.given.is_empty() {
+                self.line.clear();
+                self.start = Frames::default();
+                happened.push(Happened::Finished(heard.entry, heard.at));
+            }
+        }
+        let dry = self.given.is_empty() && self.line.back().is_some_and(|f| !f.complete) && heard.ring_ms == 0;
+        if self.intent == Intent::Playing && dry && moved == 0 && self.starving.is_none() {
+            self.starving = Some(now);
+            happened.push(Happened::Stalled);
+        }
+        happened
+    }
+
+    /// Time in which music was due, less the music that left the DAC. It counts once it is more than the device's periods.
+    fn count_silence(&mut self, passed: Span, moved: u64, queue: &Queue) {
+        if self.intent != Intent::Playing || queue.is_empty() {
+            self.due = Span(0);
+            return;
+        }
+        let rate = match &self.output {
+            OutputState::Open { rate, .. } if *rate > 0 => *rate,
+            _ => self.heard.at.rate.max(8_000),
+        };
+        self.due = Span((self.due.0 + passed.0).saturating_sub(Frames::new(moved, rate).span().0));
+        if self.due > Span(2 * SLACK.0) {
+            self.silence.0 += self.due.0 - SLACK.0;
+            self.due = SLACK;
+        }
+    }
+
+    /// When the frames should be looked at again.
+    pub fn poll_timeout(&self, now: Instant, queue: &Queue) -> Option<Instant> {
+        let last = self.heard_at.unwrap_or(now);
+        match self.state(now, queue) {
+            State::Stopped | State::NoOutput => None,
+            State::Paused => (self.heard.ring_ms > 0 && self.moved_at.is_some()).then_some(last + LISTEN),
+            State::Playing => Some(last + LISTEN),
+            State::Buffering if self.line.is_empty() || self.starving.is_some() => Some(last + LISTEN),
+            State::Buffering => Some(last + LISTEN_CLOSELY),
+        }
+    }
+
+    /// Whether it should sound and there is nothing to give.
+    pub fn is_silent(&self, now: Instant, queue: &Queue) -> bool {
+        self.state(now, queue) == State::Buffering
+    }
+}
+
+/// The gain of an entry: the album's if a neighbour in the queue is of the same album, else the track's own.
+fn gain(entry: EntryId, queue: &Queue, planner: &Planner, target_lufs: f32) -> Gain {
+    let album = |id: EntryId| planner.record(id).and_then(|r| r.album_gain.as_ref()).map(|a| a.album);
+    let mine = album(entry);
+    let neighbours = queue.iter().zip(queue.iter().skip(1));
+    let together = mine.is_some()
+        && neighbours
+            .filter(|(a, b)| a.id == entry || b.id == entry)
+            .any(|(a, b)| album(if a.id == entry { b.id } else { a.id }) == mine);
+    planner.record(entry).map_or(Gain(0.0), |r| r.gain(target_lufs, together))
+}

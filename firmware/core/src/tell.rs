@@ -1,0 +1,336 @@
+//! Says what is so: retained state for the broker, a view for the panel. Only what changed goes out.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt::Write;
+
+use crate::checkpoint::Intent;
+use crate::command::Verb;
+use crate::jukebox::{Jukebox, Notice, Output, Topic};
+use crate::reason::Reason;
+use crate::sound::{EntryId, OutputState};
+use crate::time::{Frames, Instant, Span};
+use crate::view::{Icon, Progress, Strip, Text, View, VolumeOverlay};
+use crate::wire::{self, Because, Health, Info, Now, QueueEntry, QueueState, Silence, State, Track};
+
+/// Entries in the retained queue.
+const QUEUE_SHOWN: usize = 20;
+/// `now` is said again so often while playing.
+const NOW_EVERY: Span = Span::s(60);
+/// `health` is said so often.
+const HEALTH_EVERY: Span = Span::s(30);
+/// Growth of what is on board is said no more often than this.
+const BOARD_EVERY: Span = Span::s(10);
+
+/// What was said last.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Told {
+    info: Option<bool>,
+    now: Option<NowKey>,
+    now_at: Instant,
+    queue: Option<(u64, u32)>,
+    queue_at: Instant,
+    volume: Option<u8>,
+    mute: Option<bool>,
+    health: Option<crate::view::Grade>,
+    health_at: Instant,
+    view: Option<View>,
+}
+
+type NowKey = (u64, State, Option<EntryId>, bool, Option<&'static str>, bool);
+
+impl Told {
+    pub(crate) fn poll_timeout(&self, state: State) -> Option<Instant> {
+        let now = (state == State::Playing).then_some(self.now_at + NOW_EVERY);
+        [now, Some(self.health_at + HEALTH_EVERY)].into_iter().flatten().min()
+    }
+}
+
+impl Jukebox {
+    /// Says what has changed.
+    pub(crate) fn tell(&mut self) {
+        let clock = self.clock.is_some();
+        if self.told.info != Some(clock) {
+            self.told.info = Some(clock);
+            let payload = wire::json(&self.info());
+            self.push(Output::Publish { topic: Topic::Info, payload });
+        }
+        let state = self.state();
+        let reason = self.reason().map(|r| r.0.code());
+        let current = self.queue.current().map(|e| e.id);
+        let playable = current.and_then(|c| self.planner.rendition(c)).is_some();
+        let key = (self.queue.revision(), state, current, playable, reason, clock);
+        let again = state == State::Playing && self.now.since(self.told.now_at) >= NOW_EVERY;
+        if self.told.now != Some(key) || again {
+            (self.told.now, self.told.now_at) = (Some(key), self.now);
+            let payload = wire::json(&self.now_state());
+            self.push(Output::Publish { topic: Topic::Now, payload });
+        }
+        let rev = self.queue.revision();
+        let board = self.queue.iter().take(QUEUE_SHOWN).map(|e| u32::from(self.planner.on_board_pct(e.id))).sum();
+        let due = self.now.since(self.told.queue_at) >= BOARD_EVERY;
+        if self.told.queue.is_none_or(|(r, b)| r != rev || (b != board && due)) {
+            (self.told.queue, self.told.queue_at) = (Some((rev, board)), self.now);
+            let payload = wire::json(&self.queue_state(0, QUEUE_SHOWN));
+            self.push(Output::Publish { topic: Topic::Queue, payload });
+        }
+        if self.told.volume.replace(self.volume) != Some(self.volume) {
+            self.push(Output::Publish { topic: Topic::Volume, payload: format!("{}", self.volume) });
+        }
+        if self.told.mute.replace(self.muted) != Some(self.muted) {
+            self.push(Output::Publish { topic: Topic::Mute, payload: format!("{}", self.muted) });
+        }
+        let grade = self.link.grade();
+        if self.told.health != Some(grade) || self.now.since(self.told.health_at) >= HEALTH_EVERY {
+            (self.told.health, self.told.health_at) = (Some(grade), self.now);
+            let payload = wire::json(&self.health_state());
+            self.push(Output::Publish { topic: Topic::Health, payload });
+        }
+        let view = self.view();
+        if self.told.view.as_ref() != Some(&view) {
+            self.told.view = Some(view.clone());
+            self.push(Output::Show(Box::new(view)));
+        }
+    }
+
+    fn info(&self) -> Info<'_> {
+        let s = &self.settings;
+        Info {
+            name: &s.name,
+            model: &s.model,
+            serial: &s.serial,
+            version: &s.version,
+            boot: &self.boot,
+            since: self.at(self.began),
+            config: &s.config,
+            insecure: s.insecure,
+            verbs: Verb::ALL.map(Verb::as_str).to_vec(),
+        }
+    }
+
+    /// Why it does not sound although it should, and since when.
+    fn reason(&self) -> Option<(Reason, Instant)> {
+        match self.state() {
+            State::NoOutput => Some((Reason::NoOutput, self.now)),
+            State::Buffering => self.planner.trouble(),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn now_state(&self) -> Now<'_> {
+        let current = self.queue.current();
+        let rendition = current.and_then(|e| self.planner.rendition(e.id)).map(|r| r.name.as_str());
+        let reason = self.reason().map(|(r, since)| Because {
+            code: r.code(),
+            text: r.text(),
+            since: if r == Reason::NoOutput { None } else { self.at(since) },
+        });
+        Now {
+            rev: self.queue.revision(),
+            state: self.state(),
+            source: "queue",
+            entry: current.map(|e| e.id),
+            track: current.map(Track::from),
+            by: current.map(|e| e.by.as_str()),
+            position_ms: if current.is_some() { self.playback.position(&self.queue).as_ms() } else { 0 },
+            at: self.at(self.now),
+            clock: if self.clock.is_some() { "synced" } else { "unknown" },
+            rendition,
+            waiting: None,
+            reason,
+        }
+    }
+
+    pub(crate) fn queue_state(&self, offset: usize, limit: usize) -> QueueState<'_> {
+        let entries = self.queue.iter().skip(offset).take(limit).map(|e| QueueEntry {
+            entry: e.id,
+            track: e.track,
+            title: &e.title,
+            artist: &e.artist,
+            duration_ms: e.duration_ms,
+            by: &e.by,
+            on_board_pct: self.planner.on_board_pct(e.id),
+        });
+        let entries: Vec<_> = entries.collect();
+        QueueState { rev: self.queue.revision(), total: self.queue.len(), total_ms: self.queue.total_ms(), entries }
+    }
+
+    pub(crate) fn health_state(&self) -> Health<'_> {
+        let silence = (self.playback.silence().as_ms() as f64) / 1_000.0;
+        let heard = self.playback.heard();
+        Health {
+            link: self.link.grade(),
+            on_board_queue_s: self.on_board().as_s(),
+            unplanned_silence_s: Silence { today: silence, since_boot: silence },
+            underruns: heard.underrun_frames,
+            xruns: heard.xruns,
+            disk_free_mb: self.vitals.disk_free_mb,
+            written_mb: self.vitals.written_mb,
+            catalogue_tracks: self.catalogue.tracks,
+            origins: &self.vitals.origins,
+        }
+    }
+
+    /// Playable time from the playhead on without a hole and without any link.
+    fn on_board(&self) -> Span {
+        let mut all = Span(0);
+        for (i, e) in self.queue.iter().enumerate() {
+            let from = if i == 0 { self.playback.position(&self.queue) } else { Frames::default() };
+            let (level, whole) = self.planner.level(e.id, from);
+            all.0 += level.0;
+            if !whole {
+                break;
+            }
+        }
+        all
+    }
+
+    /// The screen.
+    pub(crate) fn view(&self) -> View {
+        let mut v = self.screen();
+        v.overlay = self.overlay_until.map(|_| VolumeOverlay { percent: self.volume, muted: self.muted });
+        v.strip = Some(Strip {
+            link: self.link.grade(),
+            bots: self.bots,
+            volume: self.volume,
+            muted: self.muted,
+            up_next: self.queue.len().saturating_sub(1).min(255) as u8,
+        });
+        v
+    }
+
+    fn screen(&self) -> View {
+        match &self.notice {
+            Some((Notice::Page, _)) => return self.information(),
+            Some((Notice::Word { headline, title, detail }, _)) => {
+                let icon = if *headline == "Skipped" { Icon::Skip } else { Icon::Note };
+                let (headline, title, detail) = (Text::new(headline), Text::new(title), Text::new(detail));
+                return View { icon, headline, title, detail, ..View::default() };
+            }
+            None => {}
+        }
+        let Some(entry) = self.queue.current() else { return self.idle() };
+        let state = self.state();
+        let at = self.playback.position(&self.queue);
+        let progress =
+            Some(Progress { at_s: (at.as_ms() / 1_000) as u32, of_s: entry.duration_ms.div_ceil(1_000) as u32 });
+        let (icon, headline) = match state {
+            State::Playing => (Icon::Play, self.playing_headline()),
+            State::Paused => (Icon::Pause, Text::new("Paused")),
+            State::Stopped => (Icon::Stop, Text::new("Stopped")),
+            State::NoOutput => (Icon::NoSound, Text::new(Reason::NoOutput.short())),
+            State::Buffering => match self.planner.trouble() {
+                Some((r, _)) => (Icon::NoLink, text(format_args!("Silent: {}", lower(r.short())))),
+                None => (Icon::Wait, Text::new("Fetching")),
+            },
+        };
+        let detail = match (state, self.warning()) {
+            (State::NoOutput, _) => match self.playback.output_state() {
+                OutputState::Missing { .. } => Text::new("Check the DAC; the music waits where it is"),
+                _ => Text::default(),
+            },
+            (State::Buffering, _) if self.planner.trouble().is_some() => match self.link.down_since() {
+                Some(t) => text(format_args!("For {}; nothing is lost", clock(self.now.since(t)))),
+                None => Text::new("Nothing is lost; it goes on by itself"),
+            },
+            (_, Some(w)) => Text::new(w),
+            (_, None) => match self.queue.iter().nth(1) {
+                Some(next) if next.artist.is_empty() => text(format_args!("Next: {}", next.title)),
+                Some(next) => text(format_args!("Next: {}, {}", next.title, next.artist)),
+                None => Text::default(),
+            },
+        };
+        let (title, artist) = (Text::new(&entry.title), Text::new(&entry.artist));
+        View { icon, headline, title, artist, detail, progress, ..View::default() }
+    }
+
+    fn playing_headline(&self) -> Text {
+        match self.planner.trouble() {
+            Some(_) => text(format_args!("Link lost, {} min on board", self.on_board().as_s() / 60)),
+            None => Text::new("Playing"),
+        }
+    }
+
+    /// Trouble that does not touch the sound yet, worst first.
+    fn warning(&self) -> Option<&'static str> {
+        if self.vitals.disk_trouble {
+            Some(Reason::DiskFull.short())
+        } else if self.name_taken {
+            Some("Another player uses this name")
+        } else if self.catalogue.newer {
+            Some("The library is newer than this player")
+        } else if self.catalogue.reason == Some(Reason::Tls) {
+            Some(Reason::Tls.short())
+        } else if !self.bots && self.now.since(self.began) > Span::s(60) {
+            Some("Bots offline, music fine")
+        } else {
+            None
+        }
+    }
+
+    /// Nothing is queued.
+    fn idle(&self) -> View {
+        let c = &self.catalogue;
+        let (icon, headline, detail) = match (self.warning(), c.tracks, c.reason) {
+            (_, None, Some(r)) => (Icon::NoLink, Text::new(r.short()), Text::new("Trying again by itself")),
+            (_, None, None) if c.newer => {
+                (Icon::Warning, Text::new("Library newer than this player"), Text::new("Update the player"))
+            }
+            (_, None, None) => {
+                let detail = text(format_args!("{} %, {} kbit/s", c.fetched_pct, c.kbps));
+                (Icon::Wait, Text::new("Fetching the catalogue"), detail)
+            }
+            (Some(w), Some(_), _) => (Icon::Note, Text::new("Nothing queued"), Text::new(w)),
+            (None, Some(n), _) => {
+                (Icon::Note, Text::new("Nothing queued"), text(format_args!("Ask the bot: {n} tracks")))
+            }
+        };
+        View { icon, headline, title: Text::new(&self.settings.name), detail, ..View::default() }
+    }
+
+    fn information(&self) -> View {
+        let s = &self.settings;
+        let plain = if s.insecure { ", plain connections" } else { "" };
+        View {
+            icon: Icon::Info,
+            headline: text(format_args!("{} at {}", s.player, s.site)),
+            title: Text::new(&s.name),
+            artist: text(format_args!("{}{plain}", s.office)),
+            detail: text(format_args!("Version {}, {} min on board", s.version, self.on_board().as_s() / 60)),
+            ..View::default()
+        }
+    }
+
+    /// The line that `jukebox status` prints: the same words as on the panel.
+    pub fn sentence(&self) -> String {
+        let v = self.screen();
+        let mut line = String::from(v.headline.as_str());
+        for part in [&v.title, &v.artist, &v.detail] {
+            if !part.is_empty() {
+                line.push_str(if self.playback.intent() == Intent::Stopped { ". " } else { " - " });
+                line.push_str(part.as_str());
+            }
+        }
+        line
+    }
+}
+
+fn text(args: core::fmt::Arguments<'_>) -> Text {
+    let mut t = Text::default();
+    // What does not fit is cut.
+    let _ = t.write_fmt(args);
+    t
+}
+
+/// Minutes and seconds: `2:10`.
+fn clock(s: Span) -> String {
+    format!("{}:{:02}", s.as_s() / 60, s.as_s() % 60)
+}
+
+/// A sentence as the second half of another.
+fn lower(s: &str) -> String {
+    let mut chars = s.chars();
+    chars.next().map_or(String::new(), |c| c.to_lowercase().chain(chars).collect())
+}
