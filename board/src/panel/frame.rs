@@ -1,0 +1,116 @@
+//! A picture in memory, and what changed since the last one.
+//!
+//! A panel keeps the frame it shows, draws the next one beside it, and sends only the *bands* (8 rows, as the SSD1306 has
+//! them) and columns that differ.
+
+use core::convert::Infallible;
+
+use embedded_graphics::prelude::*;
+use embedded_graphics::primitives::Rectangle;
+
+/// Rows of a band.
+const BAND: usize = 8;
+
+/// Pixels in memory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Frame<C> {
+    width: usize,
+    pixels: Vec<C>,
+}
+
+impl<C: PixelColor> Frame<C> {
+    /// A frame of one colour.
+    pub fn new(size: Size, ground: C) -> Self {
+        Self { width: size.width as usize, pixels: vec![ground; (size.width * size.height) as usize] }
+    }
+
+    /// The pixels, row after row.
+    pub fn pixels(&self) -> &[C] {
+        &self.pixels
+    }
+
+    /// The parts that differ from `shown`, at most one a band. Frames of another size differ everywhere.
+    pub fn changes<'a>(&'a self, shown: &'a Frame<C>) -> impl Iterator<Item = Rectangle> + 'a {
+        let band = (BAND * self.width).max(1);
+        let whole = self.width != shown.width || self.pixels.len() != shown.pixels.len();
+        self.pixels.chunks(band).enumerate().filter_map(move |(n, new)| {
+            let rows = (new.len() / self.width) as u32;
+            let at = |x: usize, width: usize| {
+                Rectangle::new(Point::new(x as i32, (n * BAND) as i32), Size::new(width as u32, rows))
+            };
+            if whole {
+                return Some(at(0, self.width));
+            }
+            let old = &shown.pixels[n * band..n * band + new.len()];
+            if new == old {
+                return None;
+            }
+            let mut span: Option<(usize, usize)> = None;
+            for (new, old) in new.chunks(self.width).zip(old.chunks(self.width)) {
+                let differs = |x: &usize| new[*x] != old[*x];
+                let (first, last) = ((0..self.width).find(differs), (0..self.width).rev().find(differs));
+                if let (Some(first), Some(last)) = (first, last) {
+                    span = Some(span.map_or((first, last), |(a, b)| (a.min(first), b.max(last))));
+                }
+            }
+            span.map(|(first, last)| at(first, last - first + 1))
+        })
+    }
+}
+
+impl<C> OriginDimensions for Frame<C> {
+    fn size(&self) -> Size {
+        Size::new(self.width as u32, self.pixels.len().checked_div(self.width).unwrap_or(0) as u32)
+    }
+}
+
+impl<C: PixelColor> DrawTarget for Frame<C> {
+    type Color = C;
+    type Error = Infallible;
+
+    fn draw_iter<I: IntoIterator<Item = Pixel<C>>>(&mut self, pixels: I) -> Result<(), Infallible> {
+        let area = self.bounding_box();
+        for Pixel(at, colour) in pixels {
+            if area.contains(at) {
+                self.pixels[at.y as usize * self.width + at.x as usize] = colour;
+            }
+        }
+        Ok(())
+    }
+
+    fn fill_solid(&mut self, area: &Rectangle, colour: C) -> Result<(), Infallible> {
+        let area = area.intersection(&self.bounding_box());
+        for y in area.rows() {
+            let start = y as usize * self.width + area.top_left.x as usize;
+            self.pixels[start..start + area.size.width as usize].fill(colour);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use embedded_graphics::pixelcolor::BinaryColor::{self, Off, On};
+
+    use super::*;
+
+    #[test]
+    fn only_the_columns_and_bands_that_changed_are_sent() {
+        let shown = Frame::new(Size::new(128, 64), Off);
+        let mut next = shown.clone();
+        assert_eq!(next.changes(&shown).count(), 0);
+        let _ = next.fill_solid(&Rectangle::new(Point::new(10, 6), Size::new(20, 4)), On);
+        let changed: Vec<_> = next.changes(&shown).collect();
+        let band = |y| Rectangle::new(Point::new(10, y), Size::new(20, 8));
+        assert_eq!(changed, [band(0), band(8)]);
+    }
+
+    #[test]
+    fn drawing_outside_is_cut() {
+        let mut frame = Frame::new(Size::new(4, 4), Off);
+        let _ = frame.fill_solid(&Rectangle::new(Point::new(-2, 3), Size::new(4, 9)), On);
+        let _ = frame.draw_iter([Pixel(Point::new(9, 0), On)]);
+        let on: Vec<usize> = (0..16).filter(|n| frame.pixels()[*n] == BinaryColor::On).collect();
+        assert_eq!(on, [12, 13]);
+    }
+}

@@ -1,0 +1,110 @@
+//! A panel that is a PNG file: the picture, pixel for pixel.
+//!
+//! The file is replaced in one step, so that a viewer never sees half of it, and only when a pixel changed.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use embedded_graphics::pixelcolor::{BinaryColor, Rgb565, Rgb888};
+use embedded_graphics::prelude::*;
+use jukebox_core::view::View;
+
+use super::draw::{self, Style};
+use super::frame::Frame;
+use crate::profile::Screen;
+
+/// The picture of a panel, kept in a file.
+pub struct Png {
+    path: PathBuf,
+    shown: Shown,
+}
+
+enum Shown {
+    Oled(Pair<BinaryColor>),
+    Lcd(Pair<Rgb565>),
+}
+
+impl Png {
+    /// Draws as `screen` would into the file `path`. Nothing is written before the first view.
+    pub fn new(path: PathBuf, screen: Screen) -> Self {
+        Self { path, shown: Shown::new(screen) }
+    }
+
+    /// Shows `view`; returns whether the next beat looks different.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn show(&mut self, view: &View, beat: u32) -> io::Result<bool> {
+        let (paged, bytes) = self.shown.draw(view, beat)?;
+        if let Some(bytes) = bytes {
+            let new = self.path.with_extension("png.new");
+            fs::write(&new, bytes)?;
+            fs::rename(&new, &self.path)?;
+        }
+        Ok(paged)
+    }
+}
+
+/// The PNG of `view` as `screen` shows it in beat number `beat`.
+///
+/// # Errors
+/// The encoder failed.
+pub fn picture(screen: Screen, view: &View, beat: u32) -> io::Result<Vec<u8>> {
+    Shown::new(screen).draw(view, beat).map(|(_, bytes)| bytes.unwrap_or_default())
+}
+
+impl Shown {
+    fn new(screen: Screen) -> Self {
+        match screen {
+            Screen::Oled => Self::Oled(Pair::new(&draw::OLED)),
+            Screen::Lcd => Self::Lcd(Pair::new(&draw::LCD)),
+        }
+    }
+
+    fn draw(&mut self, view: &View, beat: u32) -> io::Result<(bool, Option<Vec<u8>>)> {
+        match self {
+            Self::Oled(pair) => pair.draw(view, beat),
+            Self::Lcd(pair) => pair.draw(view, beat),
+        }
+    }
+}
+
+/// The frame that is shown, and the one being drawn.
+struct Pair<C: 'static> {
+    style: &'static Style<C>,
+    shown: Option<Frame<C>>,
+    next: Frame<C>,
+}
+
+impl<C: PixelColor + Into<Rgb888>> Pair<C> {
+    fn new(style: &'static Style<C>) -> Self {
+        Self { style, shown: None, next: Frame::new(style.size, style.ground()) }
+    }
+
+    /// Whether the view is paged, and the file's bytes if a pixel changed.
+    fn draw(&mut self, view: &View, beat: u32) -> io::Result<(bool, Option<Vec<u8>>)> {
+        let Ok(paged) = draw::draw(view, beat, self.style, &mut self.next);
+        if let Some(shown) = &self.shown
+            && self.next.changes(shown).next().is_none()
+        {
+            return Ok((paged, None));
+        }
+        let bytes = encode(&self.next).map_err(io::Error::other)?;
+        let old = self.shown.take().unwrap_or_else(|| self.next.clone());
+        self.shown = Some(core::mem::replace(&mut self.next, old));
+        Ok((paged, Some(bytes)))
+    }
+}
+
+fn encode<C: PixelColor + Into<Rgb888>>(frame: &Frame<C>) -> Result<Vec<u8>, png::EncodingError> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, frame.size().width, frame.size().height);
+    encoder.set_color(png::ColorType::Rgb);
+    let mut writer = encoder.write_header()?;
+    let pixels: Vec<u8> =
+        frame.pixels().iter().map(|c| (*c).into()).flat_map(|c: Rgb888| [c.r(), c.g(), c.b()]).collect();
+    writer.write_image_data(&pixels)?;
+    writer.finish()?;
+    Ok(bytes)
+}
