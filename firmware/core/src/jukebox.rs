@@ -226,6 +226,11 @@ pub enum Output {
     Order(Order),
     /// Bring this on board; answered by [`Input::Fetched`].
     Fetch(Wish),
+    /// Give this wish up: its answer is not wanted any more.
+    Cancel {
+        /// Which.
+        id: u64,
+    },
     /// Ask the catalogue; answered by [`Input::Found`].
     Search {
         /// Names the question.
@@ -457,6 +462,11 @@ impl Jukebox {
             Input::Report(r) => self.report(r),
             Input::Link { up } => {
                 if up {
+                    // A request that went into the void before does not come back with the link: ask anew.
+                    if self.planner.trouble().is_some() || self.playback.is_silent(self.now, &self.queue) {
+                        let void = self.planner.give_up();
+                        self.out.extend(void.map(|id| Output::Cancel { id }));
+                    }
                     self.planner.hurry(self.now);
                 } else {
                     self.link.failed(self.now);

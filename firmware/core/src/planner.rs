@@ -187,6 +187,11 @@ impl Planner {
         }
     }
 
+    /// Gives up what is under way; the wishes, for whoever carries them out.
+    pub fn give_up(&mut self) -> impl Iterator<Item = u64> {
+        core::mem::take(&mut self.under_way).into_iter().map(|w| w.0)
+    }
+
     /// Silence needs a quicker retry than what was planned while music still played.
     pub fn fell_silent(&mut self, now: Instant) {
         if let Some(t) = &mut self.trouble {

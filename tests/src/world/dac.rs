@@ -1,0 +1,159 @@
+//! A decoder, a ring and a DAC that are arithmetic: pieces in, frames out as time passes.
+
+use std::collections::VecDeque;
+
+use jukebox_core::library::Digest;
+use jukebox_core::sound::{EntryId, Heard, Order, OutputState, Piece, Report};
+use jukebox_core::time::{Frames, Instant};
+
+use super::library::{Library, RATE};
+
+/// What the ring holds.
+const RING_FRAMES: u64 = 2 * RATE as u64;
+
+#[derive(Clone, Debug)]
+struct Chunk {
+    generation: u32,
+    entry: EntryId,
+    from: u64,
+    frames: u64,
+    last: bool,
+}
+
+/// The sound end of the simulated world.
+#[derive(Default)]
+pub struct Dac {
+    now: Instant,
+    /// Microseconds of music that were due and not yet turned into frames.
+    rest: u64,
+    open: bool,
+    /// No device: nothing is consumed.
+    pub missing: bool,
+    paused: bool,
+    generation: u32,
+    pieces: VecDeque<Piece>,
+    ring: VecDeque<Chunk>,
+    heard: Heard,
+    /// Every run of frames that was heard: entry, first frame, count; neighbours that join are one.
+    pub sounded: Vec<(EntryId, u64, u64)>,
+}
+
+impl Dac {
+    /// The sound end of a process that starts again: the same device, what was heard stays heard.
+    pub fn restarted(&mut self) -> Self {
+        Self { missing: self.missing, sounded: std::mem::take(&mut self.sounded), ..Self::default() }
+    }
+
+    /// When the next order or report could change anything: the ring has room for the next piece.
+    pub fn next(&self) -> Option<Instant> {
+        let playing = self.open && !self.missing && !self.paused && !self.ring.is_empty();
+        (playing && !self.pieces.is_empty()).then(|| {
+            let over = self.ring_frames().saturating_sub(RING_FRAMES) + 1;
+            Instant(self.now.0 + over * 1_000_000 / u64::from(RATE) + 1)
+        })
+    }
+
+    fn ring_frames(&self) -> u64 {
+        self.ring.iter().map(|c| c.frames).sum()
+    }
+
+    /// Lets time pass and decodes what fits.
+    pub fn advance(&mut self, now: Instant, library: &Library, disk: &std::collections::HashSet<Digest>) -> Vec<Report> {
+        let passed = now.since(self.now).0;
+        self.now = now;
+        let mut reports = Vec::new();
+        if self.open && !self.missing && !self.paused {
+            let due = passed * u64::from(RATE) + self.rest;
+            self.rest = due % 1_000_000;
+            self.consume(due / 1_000_000);
+        }
+        while self.ring_frames() <= RING_FRAMES
+            && let Some(p) = self.pieces.pop_front()
+        {
+            if p.generation != self.generation {
+                continue;
+            }
+            if !disk.contains(&p.segment.digest) {
+                self.pieces.clear();
+                reports.push(Report::Torn { seq: p.seq, digest: p.segment.digest });
+                break;
+            }
+            let (first, count) = library.segments[&p.segment.digest];
+            let cut = p.from.saturating_sub(first).min(count);
+            self.ring.push_back(Chunk {
+                generation: p.generation,
+                entry: p.entry,
+                from: first + cut,
+                frames: count - cut,
+                last: p.last,
+            });
+            if !self.open {
+                self.open = true;
+                let state = if self.missing {
+                    OutputState::Missing { why: "unplugged".into() }
+                } else {
+                    OutputState::Open { name: "dac".into(), rate: RATE }
+                };
+                reports.push(Report::Output(state));
+            }
+            reports.push(Report::Decoded { seq: p.seq });
+        }
+        reports
+    }
+
+    fn consume(&mut self, mut frames: u64) {
+        while frames > 0 {
+            let only = self.ring.len() == 1;
+            let Some(c) = self.ring.front_mut() else { return };
+            let n = c.frames.min(frames);
+            match self.sounded.last_mut() {
+                Some((e, first, count)) if *e == c.entry && *first + *count == c.from => *count += n,
+                _ => self.sounded.push((c.entry, c.from, n)),
+            }
+            (c.from, c.frames, frames) = (c.from + n, c.frames - n, frames - n);
+            self.heard.music_frames += n;
+            (self.heard.generation, self.heard.entry) = (c.generation, c.entry);
+            self.heard.at = Frames::new(c.from, RATE);
+            self.heard.ended = c.last && c.frames == 0 && only;
+            if c.frames == 0 {
+                self.ring.pop_front();
+            }
+        }
+    }
+
+    /// Plugs the device out or in.
+    pub fn plug(&mut self, present: bool) -> Option<Report> {
+        if !self.open || self.missing != present {
+            self.missing = !present;
+            return None;
+        }
+        self.missing = !present;
+        Some(Report::Output(if present {
+            OutputState::Open { name: "dac".into(), rate: RATE }
+        } else {
+            OutputState::Missing { why: "unplugged".into() }
+        }))
+    }
+
+    /// Takes an order.
+    pub fn order(&mut self, order: Order) {
+        match order {
+            Order::Play(p) => self.pieces.push_back(p),
+            Order::Flush { generation, .. } => {
+                self.generation = generation;
+                self.pieces.clear();
+                self.ring.clear();
+            }
+            Order::Forget { seq } => self.pieces.retain(|p| p.seq <= seq),
+            Order::Pause(on) => self.paused = on,
+            Order::Volume { .. } => {}
+            Order::Close => self.open = false,
+        }
+    }
+
+    /// Where the sound is.
+    pub fn heard(&self) -> Heard {
+        let ring_ms = (self.ring_frames() * 1_000).div_ceil(u64::from(RATE)) as u32;
+        Heard { ring_ms, ..self.heard }
+    }
+}

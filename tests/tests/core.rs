@@ -1,0 +1,284 @@
+//! The core in the simulated world: what listeners asked for is what sounds, whatever happens to the link and the power.
+
+use jukebox_core::reason::Reason;
+use jukebox_core::time::{Instant, Span};
+use jukebox_tests::world::library::Library;
+use jukebox_tests::world::{Link, World};
+use proptest::prelude::*;
+use serde_json::json;
+
+fn kinds(w: &World) -> Vec<&str> {
+    w.events.iter().map(|e| e.0.as_str()).filter(|k| !matches!(*k, "button" | "link" | "started_up")).collect()
+}
+
+#[test]
+fn three_tracks_play_gapless_in_order() {
+    let mut w = World::new(1, Library::new(&[30, 200, 9]));
+    for n in 0..3 {
+        let r = w.ask("add", &format!("Track {n}"));
+        assert_eq!((&r["status"], &r["data"]["entry"]), (&json!("ok"), &json!(n + 1)), "{r}");
+    }
+    w.pass(Span::s(5));
+    assert_eq!(w.retained["now"]["state"], "playing");
+    assert_eq!(w.retained["now"]["track"]["title"], "Track 0");
+    w.pass(Span::s(300));
+    assert_eq!(w.retained["now"]["state"], "stopped");
+    let lengths: Vec<_> = w.library.rows.iter().map(|r| r.duration_ms).collect();
+    let frames: Vec<_> = w.dac.sounded.iter().map(|s| (s.0.0, s.1, s.2 * 1_000 / 44_100)).collect();
+    assert_eq!(frames, [(1, 0, lengths[0]), (2, 0, lengths[1]), (3, 0, lengths[2])], "each once, whole");
+    let k = kinds(&w);
+    assert_eq!(k.iter().filter(|k| **k == "finished").count(), 3, "{k:?}");
+    assert_eq!(w.ask("health", "")["data"]["unplanned_silence_s"]["since_boot"], 0.0);
+}
+
+#[test]
+fn the_verbs_do_what_they_say() {
+    let mut w = World::new(2, Library::new(&[100, 100, 100]));
+    assert_eq!(w.ask("play", "")["data"], json!({"changed": false, "state": "stopped"}));
+    assert_eq!(w.ask("add", "Nothing like it")["code"], "not_found");
+    for n in 0..3 {
+        w.ask("add", &format!("Track {n}"));
+    }
+    assert_eq!(w.ask("add", "Track 1")["code"], "duplicate");
+    w.pass(Span::s(10));
+    assert_eq!(w.ask("pause", "")["data"], json!({"changed": true, "state": "paused"}));
+    assert_eq!(w.ask("pause", "")["data"], json!({"changed": false, "state": "paused"}));
+    w.pass(Span::s(1));
+    let held = w.ask("now", "")["data"]["position_ms"].as_u64().unwrap();
+    w.pass(Span::s(60));
+    assert_eq!(w.ask("now", "")["data"]["position_ms"].as_u64(), Some(held), "the playhead is held");
+    assert!((9_000..=10_200).contains(&held), "{held}");
+    assert_eq!(w.ask("skip", "")["data"], json!({"entry": 2}));
+    assert_eq!(w.retained["now"]["state"], "paused", "a skip stays paused");
+    assert_eq!(w.ask("toggle", "")["data"]["changed"], true);
+    w.pass(Span::s(2));
+    assert_eq!(w.ask("now", "")["data"]["state"], "playing");
+    assert_eq!(w.ask("skip", r#"{"entry":1}"#)["code"], "unknown_entry");
+    assert_eq!(w.ask("volume", "35")["data"], json!({"ceiling": 100, "percent": 35}));
+    assert_eq!(w.ask("volume", "+5")["data"]["percent"], 40);
+    assert_eq!(w.ask("mute", "toggle")["data"]["on"], true);
+    assert_eq!(w.ask("volume", "-5")["data"]["percent"], 35);
+    assert_eq!(w.retained["mute"], false, "any change unmutes");
+    assert_eq!(w.ask("remove", "3")["data"], json!({"entry": 3}));
+    assert_eq!(w.ask("remove", "3")["code"], "unknown_entry");
+    assert_eq!(w.ask("queue", "")["data"]["total"], 1);
+    assert_eq!(w.ask("stop", "")["data"], json!({"changed": true, "state": "stopped"}));
+    assert_eq!(w.ask("stop", "")["data"]["changed"], false);
+    assert_eq!(w.ask("ping", "x")["data"], json!({"boot": "b", "nonce": "x"}));
+    assert_eq!(w.ask("search", "Track 2")["data"]["total"], 1);
+    w.ask("play", "");
+    w.pass(Span::s(1));
+    assert_eq!(w.ask("now", "")["data"]["state"], "playing");
+}
+
+#[test]
+fn an_outage_waits_and_a_bad_track_is_skipped() {
+    let mut w = World::new(3, Library::new(&[60, 60, 60, 60]));
+    let bad = w.library.rows[1].record;
+    w.broken.insert(bad, Reason::Missing);
+    for n in 0..4 {
+        w.ask("add", &format!("Track {n}"));
+    }
+    w.link = Link::Down { reason: Reason::Timeout, after: Span::s(8) };
+    w.pass(Span::s(600));
+    assert_eq!(w.retained["now"]["state"], "buffering");
+    assert_eq!(w.retained["now"]["reason"]["code"], "timeout");
+    assert_eq!(w.retained["queue"]["total"], 4, "an outage drops nothing");
+    w.link = Link::Up { kbps: 5_000, rtt: Span::ms(30) };
+    w.give(jukebox_core::jukebox::Input::Link { up: true });
+    w.pass(Span::s(2));
+    assert_eq!(w.ask("now", "")["data"]["state"], "playing", "sound follows the link within 2 s");
+    w.pass(Span::s(300));
+    let order: Vec<_> = w.events.iter().filter(|e| matches!(e.0.as_str(), "finished" | "skipped")).collect();
+    let order: Vec<_> = order.iter().map(|e| (e.0.as_str(), e.1["entry"].as_u64().unwrap())).collect();
+    let mut sorted = order.clone();
+    sorted.sort_by_key(|o| o.1);
+    assert_eq!(sorted, [("finished", 1), ("skipped", 2), ("finished", 3), ("finished", 4)]);
+    let skipped = w.events.iter().find(|e| e.0 == "skipped").unwrap();
+    assert_eq!(skipped.1["reason"]["code"], "missing");
+}
+
+#[test]
+fn a_missing_device_freezes_the_playhead() {
+    let mut w = World::new(4, Library::new(&[60]));
+    w.ask("add", "Track 0");
+    w.pass(Span::s(10));
+    w.plug(false);
+    w.pass(Span::s(30));
+    assert_eq!(w.retained["now"]["state"], "no_output");
+    assert_eq!(w.retained["now"]["reason"]["code"], "no_output");
+    w.plug(true);
+    w.pass(Span::s(120));
+    assert_eq!(w.dac.sounded.len(), 1, "{:?}", w.dac.sounded);
+    assert_eq!(w.retained["now"]["state"], "stopped");
+}
+
+#[test]
+fn once_late_and_limits() {
+    let mut w = World::new(5, Library::new(&[60, 60]));
+    let add = r#"{"id":"abcdefgh","text":"Track 0"}"#;
+    let first = w.ask("add", add);
+    assert_eq!(first["id"], "abcdefgh");
+    let mut again = w.ask("add", add);
+    assert_eq!(again["replayed"], true);
+    again.as_object_mut().unwrap().remove("replayed");
+    assert_eq!(first, again);
+    assert_eq!(w.ask("add", r#"{"id":"abcdefgh","text":"Track 1"}"#)["code"], "id_reused");
+    assert_eq!(w.ask("remove", r#"{"id":"abcdefgh","entry":1}"#)["code"], "id_reused");
+    w.power_cut();
+    assert_eq!(w.ask("add", add)["replayed"], true, "also after a power cut");
+    assert_eq!(w.ask("queue", "")["data"]["total"], 1);
+    assert_eq!(w.ask("pause", r#"{"if_rev":99}"#)["code"], "rev_mismatch");
+    w.pass(Span::s(5));
+    let tokens: Vec<_> = (0..80).map(|_| w.command("ping", "")).collect();
+    w.pass(Span::ms(100));
+    let busy = tokens.iter().filter(|t| w.replies[t][0]["code"] == "busy").count();
+    assert!((28..=31).contains(&busy), "50 at once, then 20 a second: {busy}");
+}
+
+#[test]
+fn two_commands_with_one_id_at_the_same_moment_are_one() {
+    let mut w = World::new(6, Library::new(&[60]));
+    let add = r#"{"id":"abcdefgh","text":"Track 0"}"#;
+    let (a, b) = (w.command("add", add), w.command("add", add));
+    w.pass(Span::s(1));
+    assert_eq!(w.replies[&a], w.replies[&b]);
+    assert_eq!(w.retained["queue"]["total"], 1);
+}
+
+#[test]
+fn inserting_next_near_the_border_is_heard_next() {
+    for before_end_ms in [200, 900, 1_500, 2_500, 6_000] {
+        let mut w = World::new(7, Library::new(&[20, 20, 20]));
+        w.ask("add", "Track 0");
+        w.ask("add", "Track 1");
+        let length = w.library.rows[0].duration_ms;
+        let position = w.ask("now", "")["data"]["position_ms"].as_u64().unwrap();
+        w.pass(Span::ms(length - before_end_ms - position));
+        w.ask("add", r#"{"text":"Track 2","where":"next"}"#);
+        w.pass(Span::s(100));
+        let mut heard: Vec<_> = w.dac.sounded.iter().map(|s| s.0.0).collect();
+        heard.dedup();
+        assert_eq!(heard, [1, 3, 2], "{before_end_ms} ms before the end");
+        let total: u64 = w.dac.sounded.iter().map(|s| s.2).sum();
+        let want: u64 = w.library.segments.values().map(|s| s.1).sum();
+        assert!(total >= want - 44_100 / 2 && total <= want + 44_100 / 2, "{total} of {want}");
+    }
+}
+
+#[test]
+fn the_position_survives_a_power_cut() {
+    let mut w = World::new(8, Library::new(&[300]));
+    w.ask("add", "Track 0");
+    w.pass(Span::s(100));
+    w.power_cut();
+    w.pass(Span::s(1));
+    let now = w.ask("now", "")["data"].clone();
+    assert_eq!(now["state"], "playing");
+    let ms = now["position_ms"].as_u64().unwrap();
+    assert!((85_000..=103_000).contains(&ms), "{ms}");
+}
+
+#[derive(Clone, Debug)]
+enum Act {
+    Say(&'static str, String),
+    Wait(u64),
+    Link(u64),
+    Cut,
+    Plug(bool),
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        6 => (0u8..12).prop_map(|n| Act::Say("add", format!("Track {n}"))),
+        2 => (0u8..12).prop_map(|n| Act::Say("add", format!(r#"{{"text":"Track {n}","where":"next","twice":true}}"#))),
+        2 => Just(Act::Say("skip", String::new())),
+        1 => Just(Act::Say("pause", String::new())),
+        2 => Just(Act::Say("play", String::new())),
+        1 => Just(Act::Say("stop", String::new())),
+        1 => (1u8..20).prop_map(|n| Act::Say("remove", n.to_string())),
+        1 => (0u8..=100).prop_map(|n| Act::Say("volume", n.to_string())),
+        8 => (0u64..60_000).prop_map(Act::Wait),
+        3 => prop_oneof![Just(0u64), Just(60), Just(300), Just(2_000), Just(20_000)].prop_map(Act::Link),
+        2 => Just(Act::Cut),
+        1 => any::<bool>().prop_map(Act::Plug),
+    ]
+}
+
+/// Entries that were added (and answered), and what became of them.
+fn fates(w: &World, added: &[u64]) -> Result<(), String> {
+    let left: Vec<u64> =
+        w.retained["queue"]["entries"].as_array().unwrap().iter().map(|e| e["entry"].as_u64().unwrap()).collect();
+    let total = w.retained["queue"]["total"].as_u64().unwrap() as usize;
+    for &id in added {
+        let gone = w
+            .events
+            .iter()
+            .filter(|e| matches!(e.0.as_str(), "finished" | "skipped" | "removed"))
+            .filter(|e| e.1["entry"] == id)
+            .count();
+        let here = left.contains(&id) || (total > left.len() && gone == 0);
+        if gone + usize::from(here) < 1 {
+            return Err(format!("entry {id} was acknowledged and is lost"));
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    /// A party on a bad night: whatever happens, every command has one reply, nothing acknowledged is lost, what sounds is in
+    /// order, and when the link is back and people rest, the queue plays to its end.
+    #[test]
+    fn a_party_on_a_bad_night(seed in 1u64..1_000, acts in prop::collection::vec(act(), 1..60)) {
+        let mut w = World::new(seed, Library::new(&[40, 15, 3, 90, 1, 200, 33, 47, 8, 61, 5, 120]));
+        let mut tokens = Vec::new();
+        for a in acts {
+            match a {
+                Act::Say(verb, payload) => tokens.push((w.command(verb, &payload), verb)),
+                Act::Wait(ms) => w.pass(Span::ms(ms)),
+                Act::Link(0) => w.link = Link::Down { reason: Reason::Refused, after: Span::ms(50) },
+                Act::Link(kbps) => {
+                    w.link = Link::Up { kbps, rtt: Span::ms(80) };
+                    w.give(jukebox_core::jukebox::Input::Link { up: true });
+                }
+                Act::Cut => w.power_cut(),
+                Act::Plug(present) => w.plug(present),
+            }
+        }
+        w.pass(Span::s(1));
+        w.link = Link::Up { kbps: 20_000, rtt: Span::ms(30) };
+        w.give(jukebox_core::jukebox::Input::Link { up: true });
+        w.plug(true);
+        w.pass(Span::s(40));
+        let added: Vec<u64> = tokens.iter().filter(|t| t.1 == "add").filter_map(|t| w.replies.get(&t.0))
+            .filter_map(|r| r[0]["data"]["entry"].as_u64()).collect();
+        prop_assert!(tokens.iter().all(|t| w.replies.get(&t.0).is_none_or(|r| r.len() == 1)), "one reply each");
+        if let Err(e) = fates(&w, &added) { prop_assert!(false, "{e}") }
+        // People rest: it plays to the end.
+        w.ask("play", "");
+        let total = w.ask("queue", "")["data"]["total_ms"].as_u64().unwrap();
+        w.pass(Span::ms(total + 30_000));
+        prop_assert_eq!(&w.retained["now"]["state"], "stopped", "{:?}", w.retained["now"]);
+        prop_assert_eq!(&w.retained["queue"]["total"], 0);
+    }
+
+    /// Time, and nothing else, makes the difference: the same script says the same.
+    #[test]
+    fn a_script_replays_bit_for_bit(seed in 1u64..1_000, acts in prop::collection::vec(act(), 1..40)) {
+        let began = Instant(1_000_000);
+        let mut w = World::new(seed, Library::new(&[40, 15, 3, 90, 1, 200]));
+        for a in acts {
+            match a {
+                Act::Say(verb, payload) => { w.command(verb, &payload); }
+                Act::Wait(ms) => w.pass(Span::ms(ms)),
+                Act::Plug(present) => w.plug(present),
+                _ => {}
+            }
+        }
+        let json = serde_json::to_string(&w.script).unwrap();
+        let script: Vec<(Instant, jukebox_core::jukebox::Input)> = serde_json::from_str(&json).unwrap();
+        prop_assert_eq!(World::replay(&script, began, seed), w.said);
+    }
+}
