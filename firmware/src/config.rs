@@ -385,17 +385,25 @@ impl Config {
             return Err((&["output", "outputs"], "an output has a name, for example \"hw:CARD=DAC\"".into()));
         }
         if self.store.state == self.store.cache {
-            return Err((&["store", "cache"], "`cache` may be emptied at any time: give it a folder of its own".into()));
+            return Err((
+                &["store", "cache"],
+                "`cache` may be emptied at any time: give it a folder of its own".into(),
+            ));
         }
         if let Some(mqtt) = &self.mqtt {
             self.check_broker(&mqtt.broker).map_err(|what| (&["mqtt", "broker"] as &[_], what))?;
             if mqtt.password.is_some() && mqtt.password_file.is_some() {
-                return Err((&["mqtt", "password_file"], "`password` and `password_file` say the same: keep one".into()));
+                return Err((
+                    &["mqtt", "password_file"],
+                    "`password` and `password_file` say the same: keep one".into(),
+                ));
             }
         }
-        let tls = office.origins.iter().find(|o| o.starts_with("https://")).or_else(|| {
-            self.mqtt.as_ref().map(|m| &m.broker).filter(|b| b.starts_with("mqtts://"))
-        });
+        let tls = office
+            .origins
+            .iter()
+            .find(|o| o.starts_with("https://"))
+            .or_else(|| self.mqtt.as_ref().map(|m| &m.broker).filter(|b| b.starts_with("mqtts://")));
         if let Some(url) = tls
             && office.ca.is_none()
             && office.ca_pem.is_none()
@@ -521,7 +529,8 @@ fn id<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
     if RESERVED.contains(&id.as_str()) {
         return Err(D::Error::custom(format!("`{id}` is reserved: choose another id")));
     }
-    let fits = (1..=32).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    let fits =
+        (1..=32).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     if fits { Ok(id) } else { Err(D::Error::custom("an id is 1 to 32 of the characters a-z, 0-9 and `-`")) }
 }
 

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use jukebox_office::{publish, show, verify};
+use jukebox_office::{config, player, publish, serve, show, verify};
 
 /// The office end of the jukebox: turns music into a library, checks it, serves it.
 #[derive(Debug, Parser)]
@@ -18,6 +18,9 @@ enum Command {
     Publish(publish::Args),
     Verify(verify::Args),
     Show(show::Args),
+    Serve(serve::Args),
+    Player(player::Args),
+    Config(config::Args),
 }
 
 fn main() -> ExitCode {
@@ -25,6 +28,9 @@ fn main() -> ExitCode {
         Command::Publish(args) => publish::run(&args).map_err(Into::into),
         Command::Verify(args) => verify::run(&args).map_err(Into::into),
         Command::Show(args) => show::run(&args).map_err(Into::into),
+        Command::Serve(args) => serve::run(&args).map_err(Into::into),
+        Command::Player(args) => player::run(&args).map_err(Into::into),
+        Command::Config(args) => config::run(&args).map_err(Into::into),
     };
     done.unwrap_or_else(|e| {
         eprintln!("jukebox-office: {e:#}");

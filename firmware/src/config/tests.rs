@@ -17,11 +17,8 @@ fn wrong(text: &str) -> String {
 
 /// All keys of a section (`""`: the top), as serde itself names them when it meets an unknown one.
 fn keys_of(section: &str) -> BTreeSet<String> {
-    let text = if section.is_empty() {
-        "zzzzzzzzzzzz = 1\n".into()
-    } else {
-        format!("[{section}]\nzzzzzzzzzzzz = 1\n")
-    };
+    let text =
+        if section.is_empty() { "zzzzzzzzzzzz = 1\n".into() } else { format!("[{section}]\nzzzzzzzzzzzz = 1\n") };
     let error = toml::from_str::<Config>(&text).unwrap_err();
     error.message().split('`').skip(1).step_by(2).skip(1).map(str::to_owned).collect()
 }
