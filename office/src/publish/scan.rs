@@ -39,8 +39,8 @@ pub struct Found {
 
 /// Extensions that name music: what publish takes, and what it says it cannot take yet.
 const MUSIC: &[&str] = &[
-    "flac", "mp3", "wav", "wave", "aif", "aiff", "aifc", "ogg", "oga", "opus", "m4a", "m4b", "mp4", "aac", "alac", "wma",
-    "ape", "wv", "mpc", "tta", "dsf", "dff", "mka", "mp2", "mp1", "spx", "ac3", "dts", "caf", "au", "ra",
+    "flac", "mp3", "wav", "wave", "aif", "aiff", "aifc", "ogg", "oga", "opus", "m4a", "m4b", "mp4", "aac", "alac",
+    "wma", "ape", "wv", "mpc", "tta", "dsf", "dff", "mka", "mp2", "mp1", "spx", "ac3", "dts", "caf", "au", "ra",
 ];
 
 /// Looks through `music`, but not into `library` should it lie within.
@@ -71,7 +71,9 @@ fn look(
 ) -> io::Result<()> {
     let whole = music.join(folder);
     let here = fs::metadata(&whole)?;
-    if !seen.insert((here.dev(), here.ino())) || (library.is_some() && fs::canonicalize(&whole).ok().as_deref() == library) {
+    if !seen.insert((here.dev(), here.ino()))
+        || (library.is_some() && fs::canonicalize(&whole).ok().as_deref() == library)
+    {
         return Ok(());
     }
     for entry in fs::read_dir(&whole)? {
