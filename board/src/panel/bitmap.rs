@@ -54,8 +54,8 @@ impl Bitmap {
         }
     }
 
-    /// Twice as wide and high, corners smoothed. What is over 32 pixels wide or high stays as it is.
-    pub fn doubled(&self) -> Self {
+    /// Twice as wide and high, corners smoothed if asked for. What is over 32 pixels wide or high stays as it is.
+    pub fn doubled(&self, smooth: bool) -> Self {
         if self.width as usize > MOST / 2 || self.height as usize > MOST / 2 {
             return self.clone();
         }
@@ -65,6 +65,11 @@ impl Bitmap {
             let here = self.rows[y];
             let up = if y > 0 { self.rows[y - 1] } else { 0 };
             let down = if y + 1 < self.height as usize { self.rows[y + 1] } else { 0 };
+            if !smooth {
+                big.rows[2 * y] = spread(here) << 1 | spread(here);
+                big.rows[2 * y + 1] = big.rows[2 * y];
+                continue;
+            }
             let (left, right) = (here >> 1, here << 1 & mask);
             // A corner takes the colour of its two neighbours where they agree and their opposites do not.
             let corner = |side: u64, end: u64, other_side: u64, other_end: u64| {
@@ -77,9 +82,9 @@ impl Bitmap {
         big
     }
 
-    /// Doubled so many times.
+    /// Doubled so many times, corners smoothed.
     pub fn scaled(self, doublings: u8) -> Self {
-        (0..doublings).fold(self, |picture, _| picture.doubled())
+        (0..doublings).fold(self, |picture, _| picture.doubled(true))
     }
 
     /// Draws it with its upper left corner at `at`, pixels off in `ground`.
@@ -113,10 +118,10 @@ mod tests {
 
     #[test]
     fn doubling_rounds_corners_and_steps() {
-        let block = Bitmap::from_rows(2, [0b11, 0b11]).doubled();
+        let block = Bitmap::from_rows(2, [0b11, 0b11]).doubled(true);
         assert_eq!(block, Bitmap::from_rows(4, [0b0110, 0b1111, 0b1111, 0b0110]));
         // A diagonal of two pixels becomes a connected diagonal, not two blocks touching at a corner.
-        let step = Bitmap::from_rows(4, [0, 0b0100, 0b0010, 0]).doubled();
+        let step = Bitmap::from_rows(4, [0, 0b0100, 0b0010, 0]).doubled(true);
         assert_eq!(step.rows[3], 0b0011_1000);
         assert_eq!(step.rows[4], 0b0001_1100);
     }

@@ -179,7 +179,8 @@ impl<D: DrawTarget> Page<'_, D> {
     /// Gives title, artist and detail their lines within `room` pixels.
     fn fit(&mut self, [title, artist, detail]: [&str; 3], room: i32) -> [Block<D::Color>; 3] {
         let (big, quiet) = (self.title(), self.body(self.style.quiet));
-        let body = Pen { face: quiet.face, ..big };
+        // One pixel more on 12 fills the letters.
+        let body = Pen { face: quiet.face, bold: big.doublings > 0, ..big };
         let least = |text: &str, pen: &Pen<D::Color>| if text.is_empty() { 0 } else { pen.line_height() };
         let mut spare = room - least(title, &big) - least(artist, &body) - least(detail, &body);
         let (artist, detail, beat) = if spare < 0 && !artist.is_empty() && !detail.is_empty() {

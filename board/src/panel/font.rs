@@ -144,7 +144,9 @@ impl<C: PixelColor> Pen<C> {
                     glyph.overlay(&mark);
                 }
             }
-            let mut glyph = glyph.scaled(self.doublings);
+            // The strokes of an ideograph of 12 pixels lie too close for rounded corners.
+            let smooth = glyph.size().width < 12 || glyph.size().height > 12;
+            let mut glyph = (0..self.doublings).fold(glyph, |glyph, _| glyph.doubled(smooth));
             if self.bold {
                 glyph.embolden();
             }

@@ -142,7 +142,7 @@ fn run(mut panel: Panel, slot: &Slot) {
             }
             continue;
         };
-        if shown.as_ref().is_none_or(|(old, _)| !same_words(old, &view)) {
+        if shown.as_ref().is_none_or(|(old, _)| !same_subject(old, &view)) {
             since = Instant::now();
         }
         let beat = (since.elapsed().as_secs() / BEAT.as_secs()) as u32;
@@ -164,9 +164,9 @@ fn run(mut panel: Panel, slot: &Slot) {
     }
 }
 
-/// Whether the texts are the same: only then the paging goes on.
-fn same_words(a: &View, b: &View) -> bool {
-    a.headline == b.headline && a.title == b.title && a.artist == b.artist && a.detail == b.detail
+/// Whether both views are of the same thing: then paging goes on, even while a figure in the detail counts.
+fn same_subject(a: &View, b: &View) -> bool {
+    a.icon == b.icon && a.title == b.title && a.artist == b.artist
 }
 
 #[cfg(test)]
