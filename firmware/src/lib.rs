@@ -2,5 +2,8 @@
 #![forbid(unsafe_code)]
 
 pub mod audio;
+pub mod catalogue;
 pub mod config;
+pub mod fetch;
+pub mod play;
 pub mod store;

@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use jukebox_core::library::Digest;
 use tokio::sync::{mpsc, oneshot};
 
 /// What a file occupies at least.
 const BLOCK: u64 = 4096;
-/// How many writes may wait for the thread.
+/// How many jobs may wait for the thread.
 const QUEUE: usize = 4;
 const STACK: usize = 256 << 10;
 /// A file read again after this long is marked as used on the disk too, so that a restart knows.
@@ -32,7 +33,7 @@ pub struct Limits {
 }
 
 /// Why an object is not stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum ObjectError {
     /// The cap or the floor is reached and everything left is pinned, or the card is full.
     #[error("the card is full")]
@@ -49,7 +50,7 @@ pub enum ObjectError {
 #[derive(Clone)]
 pub struct Objects {
     inner: Arc<Inner>,
-    writes: mpsc::Sender<Writing>,
+    jobs: mpsc::Sender<Job>,
 }
 
 struct Inner {
@@ -77,10 +78,10 @@ struct Used {
     at: u32,
 }
 
-struct Writing {
-    digest: Digest,
-    bytes: bytes::Bytes,
-    done: oneshot::Sender<Result<(), ObjectError>>,
+/// What the thread does for those who must not wait for the card.
+enum Job {
+    Put(Digest, Bytes, oneshot::Sender<Result<(), ObjectError>>),
+    Read(Digest, oneshot::Sender<Option<Bytes>>),
 }
 
 impl Objects {
@@ -93,16 +94,19 @@ impl Objects {
             _ => fs::create_dir_all(&temporary)?,
         }
         fs::create_dir_all(dir.join("o"))?;
+        let (jobs, mut queue) = mpsc::channel(QUEUE);
         let inner = Arc::new(Inner { dir: dir.into(), limits, table: Mutex::new(scan(dir)?) });
-        let (writes, mut queue) = mpsc::channel::<Writing>(QUEUE);
-        let writer = inner.clone();
+        let worker = inner.clone();
         std::thread::Builder::new().name("objects".into()).stack_size(STACK).spawn(move || {
-            while let Some(Writing { digest, bytes, done }) = queue.blocking_recv() {
-                // Whoever asked may have gone; the object is stored all the same.
-                let _ = done.send(writer.put(&digest, &bytes));
+            while let Some(job) = queue.blocking_recv() {
+                // Whoever asked may have gone; what was put is stored all the same.
+                match job {
+                    Job::Put(digest, bytes, done) => drop(done.send(worker.put(&digest, &bytes))),
+                    Job::Read(digest, done) => drop(done.send(worker.read_checked(&digest).map(Bytes::from))),
+                }
             }
         })?;
-        Ok(Self { inner, writes })
+        Ok(Self { inner, jobs })
     }
 
     /// Whether the object is stored (its bytes may be torn: only reading and checking tells).
@@ -110,29 +114,24 @@ impl Objects {
         self.inner.lock().files.contains_key(digest)
     }
 
-    /// The bytes as they are on disk, not checked. Blocks on the card: not for the runtime's thread if they are many.
+    /// The bytes as they are on disk, not checked. Blocks on the card: not for the runtime's thread.
     pub fn read(&self, digest: &Digest) -> io::Result<Vec<u8>> {
-        if !self.inner.use_it(digest) {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        let path = self.path(digest);
-        let read = fs::read(&path);
-        match &read {
-            // Somebody tidied up behind our back.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => self.inner.forget(digest),
-            _ => touch(&path),
-        }
-        read
+        self.inner.read(digest)
     }
 
-    /// The bytes, if they are stored and right. A file that is not what its name says is removed.
+    /// The bytes, if they are stored and right. A file that is not what its name says is removed. Blocks on the card.
     pub fn read_checked(&self, digest: &Digest) -> Option<Vec<u8>> {
-        let bytes = self.read(digest).ok()?;
-        if Digest::of(&bytes) == *digest {
-            return Some(bytes);
+        self.inner.read_checked(digest)
+    }
+
+    /// The same through the objects' thread. Four jobs may wait for the card; the fifth waits for a place.
+    pub async fn read_later(&self, digest: Digest) -> Option<Bytes> {
+        if !self.has(&digest) {
+            return None;
         }
-        self.remove(digest);
-        None
+        let (done, read) = oneshot::channel();
+        self.jobs.send(Job::Read(digest, done)).await.ok()?;
+        read.await.ok()?
     }
 
     /// Stores an object whose digest was checked. Blocks on the card.
@@ -140,17 +139,16 @@ impl Objects {
         self.inner.put(digest, bytes)
     }
 
-    /// The same through the writing thread. Four writes may wait for the card; the fifth waits for a place.
-    pub async fn put_later(&self, digest: Digest, bytes: bytes::Bytes) -> Result<(), ObjectError> {
+    /// The same through the objects' thread. Four jobs may wait for the card; the fifth waits for a place.
+    pub async fn put_later(&self, digest: Digest, bytes: Bytes) -> Result<(), ObjectError> {
         let (done, written) = oneshot::channel();
-        self.writes.send(Writing { digest, bytes, done }).await.map_err(|_| ObjectError::Closed)?;
+        self.jobs.send(Job::Put(digest, bytes, done)).await.map_err(|_| ObjectError::Closed)?;
         written.await.unwrap_or(Err(ObjectError::Closed))
     }
 
     /// Removes an object, for example one that is torn.
     pub fn remove(&self, digest: &Digest) {
-        self.inner.forget(digest);
-        let _ = fs::remove_file(self.path(digest));
+        self.inner.remove(digest);
     }
 
     /// These and only these are kept whatever the cap says.
@@ -160,7 +158,7 @@ impl Objects {
 
     /// Where the object lies, stored or not.
     pub fn path(&self, digest: &Digest) -> PathBuf {
-        self.inner.dir.join(digest.path())
+        self.inner.path(digest)
     }
 
     /// How many objects are stored, and how many bytes they occupy.
@@ -179,6 +177,38 @@ impl Inner {
     fn lock(&self) -> MutexGuard<'_, Table> {
         // Nothing under the lock panics half-way through a change.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn path(&self, digest: &Digest) -> PathBuf {
+        self.dir.join(digest.path())
+    }
+
+    fn read(&self, digest: &Digest) -> io::Result<Vec<u8>> {
+        if !self.use_it(digest) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let path = self.path(digest);
+        let read = fs::read(&path);
+        match &read {
+            // Somebody tidied up behind our back.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => self.forget(digest),
+            _ => touch(&path),
+        }
+        read
+    }
+
+    fn read_checked(&self, digest: &Digest) -> Option<Vec<u8>> {
+        let bytes = self.read(digest).ok()?;
+        if Digest::of(&bytes) == *digest {
+            return Some(bytes);
+        }
+        self.remove(digest);
+        None
+    }
+
+    fn remove(&self, digest: &Digest) {
+        self.forget(digest);
+        let _ = fs::remove_file(self.path(digest));
     }
 
     fn use_it(&self, digest: &Digest) -> bool {
@@ -210,7 +240,7 @@ impl Inner {
             table.temporary += 1;
             self.dir.join("tmp").join(table.temporary.to_string())
         };
-        let path = self.dir.join(digest.path());
+        let path = self.path(digest);
         let written = write(&temporary, &path, bytes);
         if let Err(e) = written {
             let _ = fs::remove_file(&temporary);
@@ -240,8 +270,7 @@ impl Inner {
         let more = self.limits.cap_bytes / 64 / BLOCK * BLOCK;
         let victims = self.lock().oldest(over, over + more).ok_or(ObjectError::Full)?;
         for digest in victims {
-            self.forget(&digest);
-            let _ = fs::remove_file(self.dir.join(digest.path()));
+            self.remove(&digest);
         }
         Ok(())
     }

@@ -1,0 +1,218 @@
+//! One HTTP origin: a client with its pool of connections, and one request.
+//!
+//! HTTP/2 where ALPN offers it, with pings that tell a dead connection from a slow one. Redirects are never followed.
+
+use std::future::Future;
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Empty};
+use hyper::header::{self, HeaderMap, HeaderName};
+use hyper::{Method, Request, Response, StatusCode, Uri, body::Incoming};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tower_service::Service;
+
+use super::fault::{Fault, NotResolved, classify};
+
+/// A ping when nothing came for this long while a request is under way.
+const PING_EVERY: Duration = Duration::from_secs(5);
+/// The connection is dead if a ping is not answered within this.
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
+/// An attempt to connect that nobody waits for any more ends by itself.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// Bytes in flight on one HTTP/2 stream; two streams use a connection.
+const WINDOW: u32 = 512 << 10;
+
+pub(super) struct Http {
+    /// Ends without a slash.
+    base: String,
+    tls: rustls::ClientConfig,
+    client: Mutex<Caller>,
+}
+
+type Caller = Client<HttpsConnector<HttpConnector<Resolver>>, Empty<Bytes>>;
+
+/// What is wanted of an origin.
+pub(super) struct Ask<'a> {
+    /// Below the origin's base.
+    pub(super) path: &'a str,
+    pub(super) range: Option<Range<u64>>,
+    /// Most bytes of the body.
+    pub(super) limit: u64,
+    pub(super) etag: Option<&'a str>,
+}
+
+/// What came, also when it ended badly.
+#[derive(Default)]
+pub(super) struct Came {
+    pub(super) bytes: u64,
+    pub(super) first_byte: Option<Duration>,
+    pub(super) etag: Option<String>,
+    pub(super) date: Option<String>,
+    pub(super) not_modified: bool,
+}
+
+impl Http {
+    /// `base` is an `http` or `https` URL.
+    pub(super) fn new(base: &Uri, tls: &rustls::ClientConfig) -> Self {
+        let mut tls = tls.clone();
+        // The connector sets what it speaks, and insists on doing so.
+        tls.alpn_protocols.clear();
+        let client = Mutex::new(client(&tls));
+        Self { base: base.to_string().trim_end_matches('/').into(), tls, client }
+    }
+
+    /// Forgets all connections: requests that are under way end by themselves.
+    pub(super) fn renew(&self) {
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client(&self.tls);
+    }
+
+    /// One request; `came` is filled as it goes, for whoever gives up waiting.
+    pub(super) async fn get(&self, ask: Ask<'_>, came: &mut Came) -> Result<Bytes, Fault> {
+        let start = Instant::now();
+        let mut request = Request::builder()
+            .method(Method::GET)
+            .uri(format!("{}/{}", self.base, ask.path))
+            .header(header::USER_AGENT, concat!("jukebox/", env!("CARGO_PKG_VERSION")))
+            .header(header::ACCEPT_ENCODING, "identity");
+        if let Some(Range { start, end }) = &ask.range {
+            request = request.header(header::RANGE, format!("bytes={start}-{}", end.saturating_sub(1)));
+        }
+        if let Some(etag) = ask.etag {
+            request = request.header(header::IF_NONE_MATCH, etag);
+        }
+        // Only a URL that no origin has could fail here.
+        let request = request.body(Empty::new()).map_err(|_| Fault::Protocol)?;
+        let answer = self.client.lock().unwrap_or_else(PoisonError::into_inner).request(request);
+        let answer = answer.await.map_err(|e| classify(&e))?;
+        came.first_byte = Some(start.elapsed());
+        came.etag = text(answer.headers(), header::ETAG);
+        came.date = text(answer.headers(), header::DATE);
+        if ask.etag.is_some() && answer.status() == StatusCode::NOT_MODIFIED {
+            came.not_modified = true;
+            return Ok(Bytes::new());
+        }
+        let exact = judge(&answer, ask.range.as_ref())?;
+        body(answer.into_body(), exact, ask.limit, &mut came.bytes).await
+    }
+}
+
+fn client(tls: &rustls::ClientConfig) -> Caller {
+    let mut tcp = HttpConnector::new_with_resolver(Resolver(GaiResolver::new()));
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    let connector = HttpsConnectorBuilder::new()
+        .with_tls_config(tls.clone())
+        .https_or_http()
+        .enable_all_versions()
+        .wrap_connector(tcp);
+    Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_max_idle_per_host(2)
+        .http2_keep_alive_interval(PING_EVERY)
+        .http2_keep_alive_timeout(PING_TIMEOUT)
+        .http2_initial_stream_window_size(WINDOW)
+        .http2_initial_connection_window_size(2 * WINDOW)
+        .build(connector)
+}
+
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<String> {
+    headers.get(name)?.to_str().ok().map(Into::into)
+}
+
+/// Whether status and headers are an answer to the question; how long the body must be, if that is known.
+fn judge(answer: &Response<Incoming>, range: Option<&Range<u64>>) -> Result<Option<u64>, Fault> {
+    let status = answer.status();
+    if matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE) {
+        return Err(Fault::NotFound);
+    }
+    if status.is_redirection() {
+        return Err(Fault::Redirect);
+    }
+    if status == StatusCode::RANGE_NOT_SATISFIABLE {
+        return Err(Fault::WrongRange);
+    }
+    if !matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
+        return Err(Fault::Status(status.as_u16()));
+    }
+    let headers = answer.headers();
+    let kind = text(headers, header::CONTENT_TYPE).unwrap_or_default().to_ascii_lowercase();
+    if kind.starts_with("text/html") || kind.starts_with("application/xhtml") {
+        return Err(Fault::Portal);
+    }
+    let length = text(headers, header::CONTENT_LENGTH).and_then(|l| l.parse::<u64>().ok());
+    match range {
+        None if status == StatusCode::OK => Ok(length),
+        None => Err(Fault::WrongRange),
+        Some(range) => {
+            let wanted = range.end - range.start;
+            let right = if status == StatusCode::OK {
+                // The whole, where the whole was wanted.
+                range.start == 0 && length == Some(wanted)
+            } else {
+                content_range(text(headers, header::CONTENT_RANGE).as_deref()) == Some(range.clone())
+            };
+            if !right {
+                return Err(Fault::WrongRange);
+            }
+            if length.is_some_and(|l| l != wanted) {
+                return Err(Fault::WrongLength);
+            }
+            Ok(Some(wanted))
+        }
+    }
+}
+
+/// `bytes 0-99/1000` (RFC 9110, section 14.4).
+fn content_range(value: Option<&str>) -> Option<Range<u64>> {
+    let (range, _) = value?.strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    Some(first.parse().ok()?..last.parse::<u64>().ok()?.checked_add(1)?)
+}
+
+async fn body(mut body: Incoming, exact: Option<u64>, limit: u64, came: &mut u64) -> Result<Bytes, Fault> {
+    let most = exact.unwrap_or(limit);
+    if most > limit {
+        return Err(Fault::WrongLength);
+    }
+    let mut bytes = BytesMut::with_capacity(exact.unwrap_or(16 << 10) as usize);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|e| classify(&e))?;
+        let Ok(data) = frame.into_data() else { continue };
+        *came += data.len() as u64;
+        if *came > most {
+            return Err(Fault::WrongLength);
+        }
+        bytes.extend_from_slice(&data);
+    }
+    if exact.is_some_and(|e| e != *came) { Err(Fault::WrongLength) } else { Ok(bytes.freeze()) }
+}
+
+/// The system's resolver, with an error that can be told from a refused connection.
+#[derive(Clone)]
+struct Resolver(GaiResolver);
+
+impl Service<Name> for Resolver {
+    type Response = <GaiResolver as Service<Name>>::Response;
+    type Error = NotResolved;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, NotResolved>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), NotResolved>> {
+        self.0.poll_ready(cx).map_err(NotResolved)
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let addresses = self.0.call(name);
+        Box::pin(async move { addresses.await.map_err(NotResolved) })
+    }
+}
