@@ -1,1 +1,128 @@
 //! Decoder thread, ring, the callback's body: orders in, sound out.
+//!
+//! ```text
+//! order ─> decoder thread: read, verify, deck (packets), gain, converter ─> ring ─> renderer (callback) ─> device
+//!      └── pause, volume: controls ─────────────────────────────────────────────────────┘
+//! ```
+//! *Line*: ring, renderer and device together. Nothing here decides what plays; it plays what it is told, in order, and
+//! says what was heard, from frames that left the DAC.
+
+mod convert;
+mod deck;
+mod decoder;
+mod feed;
+mod line;
+mod player;
+mod render;
+mod shared;
+pub mod stream;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::JoinHandle;
+
+use jukebox_board::output::Device;
+use jukebox_core::library::Digest;
+use jukebox_core::sound::{Heard, Order, Report};
+
+pub use deck::{Block, Deck, Undecodable};
+pub use jukebox_board::virt::{Dac, Form};
+pub use player::{NoOutput, Player};
+
+use decoder::{Decoder, Inbox, Job};
+use line::Shared;
+
+/// Stack of the decoder thread: codecs keep their tables on the heap.
+const STACK: usize = 512 << 10;
+
+/// How the sound path is set up.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Devices in order: the first that opens is used.
+    pub outputs: Vec<Device>,
+    /// The device's rate.
+    pub rate: RateRule,
+    /// Period in milliseconds; `None`: 20 with SCHED_FIFO, else 50.
+    pub period_ms: Option<u32>,
+    /// Ramp of the first sound, in milliseconds.
+    pub start_ramp_ms: u32,
+}
+
+/// At which rate a device is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RateRule {
+    /// The nearest to the track's original; reopened between tracks where that changes.
+    Follow,
+    /// Always this one: gapless across rates.
+    Fixed(u32),
+}
+
+/// The sound path. Dropped, it fades out and ends its threads.
+pub struct Audio {
+    inbox: Arc<Inbox>,
+    shared: Shared,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Audio {
+    /// Starts the decoder thread. No device is opened before there is something to play.
+    ///
+    /// `read` gives a segment's bytes and may block for as long as a disk does; `tell` must not block. Both are called on the
+    /// decoder thread.
+    ///
+    /// # Errors
+    /// No thread is to be had.
+    pub fn start(
+        settings: Settings,
+        read: impl Fn(&Digest) -> io::Result<Vec<u8>> + Send + 'static,
+        tell: impl Fn(Report) + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        let (inbox, shared) = (Arc::new(Inbox::default()), Shared::new());
+        let (jobs, both) = (inbox.clone(), shared.clone());
+        let thread = std::thread::Builder::new()
+            .name("decoder".into())
+            .stack_size(STACK)
+            .spawn(move || Decoder::new(settings, jobs, both, read, tell).run())?;
+        Ok(Self { inbox, shared, thread: Some(thread) })
+    }
+
+    /// Gives an order. Never blocks; pause and volume act within a period.
+    pub fn order(&self, order: Order) {
+        let job = match order {
+            Order::Play(piece) => Job::Play(piece),
+            Order::Flush { generation, more } => Job::Flush { generation, more },
+            Order::Forget { seq } => Job::Forget { seq },
+            Order::Close => Job::Close,
+            Order::Pause(pause) => {
+                self.shared.controls.paused.store(pause, Relaxed);
+                self.shared.fed.ring();
+                if pause {
+                    return;
+                }
+                Job::Resume
+            }
+            Order::Volume { factor, ramp_ms } => {
+                self.shared.controls.set_volume(factor, ramp_ms);
+                return;
+            }
+        };
+        self.inbox.put(job);
+        self.shared.wake.ring();
+    }
+
+    /// Where the sound is. Cheap: reads a few atomics.
+    pub fn heard(&self) -> Heard {
+        self.shared.controls.heard()
+    }
+}
+
+impl Drop for Audio {
+    fn drop(&mut self) {
+        self.inbox.put(Job::End);
+        self.shared.wake.ring();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join(); // a panic has been printed
+        }
+    }
+}

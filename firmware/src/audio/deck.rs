@@ -1,0 +1,285 @@
+//! Segments in, audible frames out, wherever it starts.
+//!
+//! Packets go straight into the codec's decoder; nobody here knows a container. Trimming is done in this one place, in
+//! decoded frames, and never by the decoder. A packet that cannot be decoded becomes silence of its length, so that every
+//! later position stays right; where a segment's first frame is known to lie, the count is set right again.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, LazyLock};
+
+use jukebox_board::output::Content;
+use jukebox_core::library::{Codec, Init, Rendition};
+use jukebox_core::segment::Segment;
+use jukebox_core::sound::{EntryId, Piece};
+use symphonia::core::audio::layouts;
+use symphonia::core::codecs::audio::well_known::{
+    CODEC_ID_AAC, CODEC_ID_FLAC, CODEC_ID_MP3, CODEC_ID_OPUS, CODEC_ID_VORBIS,
+};
+use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
+use symphonia::core::codecs::registry::CodecRegistry;
+use symphonia::core::errors::Error;
+use symphonia::core::packet::PacketRef;
+use symphonia::core::units::{Duration, Timestamp};
+
+/// Panics of a decoder that one track may cost.
+const PANICS: u32 = 3;
+/// Longest silence that stands for what a segment failed to give, in frames.
+const LONGEST_GAP: u64 = 1 << 20;
+
+/// Every codec that symphonia was built with, and libopus.
+pub(crate) static CODECS: LazyLock<CodecRegistry> = LazyLock::new(|| {
+    let mut registry = CodecRegistry::new();
+    symphonia::default::register_enabled_codecs(&mut registry);
+    registry.register_audio_decoder::<symphonia_adapter_libopus::OpusDecoder>();
+    registry
+});
+
+/// The digest is right, and yet: what the decoder said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Undecodable(pub &'static str);
+
+/// A stretch of audible frames.
+#[derive(Debug, Clone, Copy)]
+pub struct Block<'a> {
+    /// Interleaved stereo.
+    pub frames: &'a [f32],
+    /// Audible frame that it begins with.
+    pub at: u64,
+    /// Nothing follows in this piece.
+    pub last: bool,
+}
+
+/// Decodes pieces, one packet at a time.
+#[derive(Default)]
+pub struct Deck {
+    decoder: Option<Box<dyn AudioDecoder>>,
+    /// Whose decoder it is.
+    rendition: Option<Arc<Rendition>>,
+    /// The packet that it would go on with.
+    next_packet: Option<u64>,
+    /// Decoded frames up to there, as counted.
+    counted: Option<u64>,
+    piece: Option<Loaded>,
+    /// Length of the packet before, in frames: what one that cannot be decoded stands for.
+    usual: u64,
+    entry: Option<EntryId>,
+    panics: u32,
+    pcm: Vec<f32>,
+    stereo: Vec<f32>,
+}
+
+struct Loaded {
+    bytes: Vec<u8>,
+    /// Start and end of the body's packets that are left, last first.
+    left: Vec<(usize, usize)>,
+    /// Decoded frames before the next packet.
+    frame: u64,
+    /// First and last (exclusive) audible frame wanted.
+    from: u64,
+    to: u64,
+    delay: u64,
+    channels: usize,
+    /// Silence due before the next packet.
+    gap: u64,
+    good: bool,
+    total: usize,
+}
+
+impl Deck {
+    /// Takes a segment, whose digest was checked. Returns whether it goes on, without a seam, from the piece before.
+    ///
+    /// # Errors
+    /// The bytes are no segment, or no decoder takes the init.
+    pub fn load(&mut self, bytes: Vec<u8>, piece: &Piece) -> Result<bool, Undecodable> {
+        self.piece = None;
+        if self.entry != Some(piece.entry) {
+            self.entry = Some(piece.entry);
+            self.panics = 0;
+        }
+        let segment = Segment::decode(&bytes).map_err(|_| Undecodable("the segment is malformed"))?;
+        let rendition = &piece.rendition;
+        let same = self.rendition.as_ref().is_some_and(|r| r.object == rendition.object);
+        let joined = same && self.decoder.is_some() && self.next_packet == Some(segment.first_packet);
+        let mut frame = segment.first_frame;
+        let mut gap = 0;
+        if joined {
+            // What was counted and what the library knows can differ only after packets that could not be decoded.
+            let counted = self.counted.unwrap_or(frame);
+            gap = frame.saturating_sub(counted).min(LONGEST_GAP);
+            frame -= gap;
+        } else {
+            match &mut self.decoder {
+                Some(decoder) if same => decoder.reset(),
+                slot => *slot = Some(decoder(&rendition.init)?),
+            }
+            self.rendition = Some(rendition.clone());
+            self.usual = rendition.init.longest_packet.into();
+            for packet in &segment.preroll {
+                // Errors are normal here: the reservoir is not full yet. A panic shows again in the body.
+                let _ = self.chew(packet);
+            }
+        }
+        self.next_packet = Some(segment.first_packet + segment.body.len() as u64);
+        let lengths = segment.preroll.iter().chain(&segment.body).chain(&segment.tail).map(|p| p.len());
+        let mut end = bytes.len() - lengths.sum::<usize>();
+        let mut ranges = Vec::with_capacity(segment.preroll.len() + segment.body.len());
+        for packet in segment.preroll.iter().chain(&segment.body) {
+            ranges.push((end, end + packet.len()));
+            end += packet.len();
+        }
+        let mut left = ranges.split_off(segment.preroll.len());
+        left.reverse();
+        let total = left.len();
+        self.piece = Some(Loaded {
+            bytes,
+            left,
+            frame,
+            from: piece.from.min(rendition.frames),
+            to: rendition.frames,
+            delay: rendition.delay,
+            channels: rendition.init.channels.clamp(1, 2).into(),
+            gap,
+            good: false,
+            total,
+        });
+        Ok(joined)
+    }
+
+    /// Forgets what is loaded.
+    pub fn unload(&mut self) {
+        if self.piece.take().is_some() {
+            self.next_packet = None;
+        }
+    }
+
+    /// Whether a piece is loaded that is not at its end.
+    pub const fn is_loaded(&self) -> bool {
+        self.piece.is_some()
+    }
+
+    /// Decodes the next packet of what is loaded. A block may be empty. `None`: nothing is loaded.
+    ///
+    /// # Errors
+    /// The third panic of a decoder in one track, or a segment of which not one packet could be decoded.
+    pub fn next_block(&mut self) -> Option<Result<Block<'_>, Undecodable>> {
+        let mut p = self.piece.take()?;
+        let frames = if p.gap > 0 {
+            self.pcm.clear();
+            self.pcm.resize(p.gap as usize * p.channels, 0.0);
+            std::mem::take(&mut p.gap)
+        } else if let Some((start, end)) = p.left.pop() {
+            let chewed = if self.decoder.is_some() { self.chew(&p.bytes[start..end]) } else { Chewed::Bad };
+            match chewed {
+                Chewed::Frames(n) => {
+                    p.good = true;
+                    if n > 0 {
+                        self.usual = n;
+                    }
+                    n
+                }
+                Chewed::Panicked if self.panics >= PANICS => {
+                    return Some(Err(Undecodable("the decoder panicked three times")));
+                }
+                Chewed::Panicked | Chewed::Bad => {
+                    self.pcm.clear();
+                    self.pcm.resize(self.usual as usize * p.channels, 0.0);
+                    self.usual
+                }
+            }
+        } else {
+            0
+        };
+        let last = p.left.is_empty();
+        if last && !p.good && p.total > 0 && self.panics == 0 {
+            return Some(Err(Undecodable("no packet of a segment could be decoded")));
+        }
+        // Audible = after the delay, from the frame that is wanted, and not beyond the end.
+        let first = (p.delay + p.from).clamp(p.frame, p.frame + frames);
+        let end = (p.delay + p.to).clamp(first, p.frame + frames);
+        let range = (first - p.frame) as usize * p.channels..(end - p.frame) as usize * p.channels;
+        let at = first.saturating_sub(p.delay);
+        p.frame += frames;
+        self.counted = Some(p.frame);
+        let heard = &self.pcm[range];
+        let channels = p.channels;
+        if !last {
+            self.piece = Some(p);
+        }
+        let frames = if channels == 2 {
+            heard
+        } else {
+            self.stereo.clear();
+            self.stereo.extend(heard.iter().flat_map(|&x| [x, x]));
+            &self.stereo
+        };
+        Some(Ok(Block { frames, at, last }))
+    }
+
+    /// Decodes one packet into `pcm`, untrimmed.
+    fn chew(&mut self, packet: &[u8]) -> Chewed {
+        let Some(decoder) = &mut self.decoder else { return Chewed::Bad };
+        let pcm = &mut self.pcm;
+        let caught = catch_unwind(AssertUnwindSafe(|| {
+            let packet = PacketRef::new(0, Timestamp::new(0), Duration::ZERO, packet);
+            let buffer = decoder.decode_ref(&packet)?;
+            buffer.copy_to_vec_interleaved(pcm);
+            Ok::<u64, Error>(buffer.frames() as u64)
+        }));
+        match caught {
+            Ok(Ok(n)) => Chewed::Frames(n),
+            Ok(Err(_)) => Chewed::Bad,
+            Err(_) => {
+                // What a panic leaves behind is not to be trusted: a fresh decoder at the next segment.
+                self.decoder = None;
+                self.panics += 1;
+                Chewed::Panicked
+            }
+        }
+    }
+}
+
+enum Chewed {
+    Frames(u64),
+    Bad,
+    Panicked,
+}
+
+/// What the samples of an init's decoder are, before gain and conversion.
+pub fn content(init: &Init) -> Content {
+    if init.bits == 0 { Content::Float } else { Content::Integer(init.bits) }
+}
+
+fn decoder(init: &Init) -> Result<Box<dyn AudioDecoder>, Undecodable> {
+    let mut parameters = AudioCodecParameters::new();
+    parameters.for_codec(match init.codec {
+        Codec::Flac => CODEC_ID_FLAC,
+        Codec::Mp3 => CODEC_ID_MP3,
+        Codec::Vorbis => CODEC_ID_VORBIS,
+        Codec::Opus => CODEC_ID_OPUS,
+        Codec::Aac => CODEC_ID_AAC,
+    });
+    parameters.sample_rate = Some(init.rate);
+    parameters.channels =
+        Some(if init.channels == 1 { layouts::CHANNEL_LAYOUT_MONO } else { layouts::CHANNEL_LAYOUT_STEREO });
+    parameters.bits_per_sample = (init.bits > 0).then_some(init.bits.into());
+    parameters.bits_per_coded_sample = (init.coded_bits > 0).then_some(init.coded_bits.into());
+    parameters.max_frames_per_packet = Some(init.longest_packet.into());
+    if !init.extra.is_empty() {
+        let mut extra = init.extra.clone();
+        if init.codec == Codec::Opus
+            && let Some(pre_skip) = extra.get_mut(10..12)
+        {
+            pre_skip.fill(0); // the adapter would trim it by itself, from whatever packet comes first
+        }
+        parameters.extra_data = Some(extra.into());
+    }
+    let made =
+        catch_unwind(AssertUnwindSafe(|| CODECS.make_audio_decoder(&parameters, &AudioDecoderOptions::default())));
+    match made {
+        Ok(Ok(decoder)) => Ok(decoder),
+        Ok(Err(Error::Unsupported(why) | Error::DecodeError(why))) => Err(Undecodable(why)),
+        Ok(Err(_)) => Err(Undecodable("no decoder takes these parameters")),
+        Err(_) => Err(Undecodable("the decoder panicked at its parameters")),
+    }
+}

@@ -1,0 +1,366 @@
+//! The decoder thread: orders in; pieces to blocks to the line; reports out.
+//!
+//! It works in small steps (one packet each) and looks at its orders between them, so that a skip never waits for a
+//! segment. With nothing to do it sleeps until it is rung, or until the ring has room; it never spins.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use jukebox_board::output::Content;
+use jukebox_core::library::Digest;
+use jukebox_core::sound::{EntryId, OutputState, PIECES_AHEAD, Piece, Report};
+
+use super::Settings;
+use super::deck::{Deck, content};
+use super::feed::Start;
+use super::line::{Line, Shared, WATCH};
+
+/// How long the old sound plays on while the first frames of the new one are awaited.
+const FLUSH_WAIT: Duration = Duration::from_millis(200);
+/// When so little is left in the ring, what a converter holds has to come out: nothing follows in time.
+const TAIL: Duration = Duration::from_millis(500);
+/// Room that is worth waking up for.
+const ROOM: Duration = Duration::from_millis(250);
+/// Steps of waiting for the DAC to play the last frames.
+const DRAIN: Duration = Duration::from_millis(5);
+
+/// Orders that need the thread; pause and volume go straight to the callback.
+pub(crate) enum Job {
+    Play(Piece),
+    Flush {
+        generation: u32,
+        more: bool,
+    },
+    Forget {
+        seq: u64,
+    },
+    Close,
+    /// A pause ended.
+    Resume,
+    End,
+}
+
+/// Where orders wait. Bounded by the law that at most [`PIECES_AHEAD`] pieces are given ahead; whoever breaks it four times
+/// over loses what waits longest.
+#[derive(Default)]
+pub(crate) struct Inbox(Mutex<VecDeque<Job>>);
+
+impl Inbox {
+    pub(crate) fn put(&self, job: Job) {
+        let mut jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if jobs.len() >= 4 * PIECES_AHEAD + 4 {
+            jobs.pop_front();
+            tracing::error!("more orders than the sound path may be given ahead; the oldest is dropped");
+        }
+        jobs.push_back(job);
+    }
+
+    fn take(&self) -> Option<Job> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+}
+
+pub(crate) struct Decoder<Read, Tell> {
+    inbox: Arc<Inbox>,
+    shared: Shared,
+    line: Line,
+    deck: Deck,
+    read: Read,
+    tell: Arc<Tell>,
+    pieces: VecDeque<Piece>,
+    /// What is in the deck, or was last.
+    current: Option<Piece>,
+    /// The next block needs a marker; whether it may be converted together with what is before it.
+    fresh: Option<bool>,
+    /// Frames to be left out, so that both clocks meet.
+    leave_out: u64,
+    factor: f32,
+    /// Reported once it is in the ring.
+    done: Option<u64>,
+    /// A flush that waits for the first new frames: since when, and from which ring frame on.
+    flushing: Option<(Instant, u64)>,
+    generation: u32,
+    /// Pieces of this generation are dropped: one before them was torn.
+    torn: Option<u32>,
+    /// Pieces of this entry are dropped: it cannot be decoded.
+    bad: Option<EntryId>,
+    closing: bool,
+    gained: Vec<f32>,
+}
+
+impl<Read, Tell> Decoder<Read, Tell>
+where
+    Read: Fn(&Digest) -> io::Result<Vec<u8>>,
+    Tell: Fn(Report) + Send + Sync + 'static,
+{
+    pub(crate) fn new(settings: Settings, inbox: Arc<Inbox>, shared: Shared, read: Read, tell: Tell) -> Self {
+        let tell = Arc::new(tell);
+        let output = tell.clone();
+        let line = Line::new(settings, shared.clone(), move |state: OutputState| output(Report::Output(state)));
+        Self {
+            inbox,
+            shared,
+            line,
+            deck: Deck::default(),
+            read,
+            tell,
+            pieces: VecDeque::with_capacity(2 * PIECES_AHEAD),
+            current: None,
+            fresh: None,
+            leave_out: 0,
+            factor: 1.0,
+            done: None,
+            flushing: None,
+            generation: 0,
+            torn: None,
+            bad: None,
+            closing: false,
+            gained: vec![],
+        }
+    }
+
+    pub(crate) fn run(mut self) {
+        loop {
+            let seen = self.shared.wake.rung();
+            while let Some(job) = self.inbox.take() {
+                if matches!(job, Job::End) {
+                    self.line.end();
+                    return;
+                }
+                self.obey(job);
+            }
+            self.line.tick();
+            if !self.step() {
+                let wait = self.pause_length();
+                self.shared.wake.wait(seen, wait);
+            }
+        }
+    }
+
+    fn obey(&mut self, job: Job) {
+        match job {
+            Job::Play(piece) => {
+                self.closing = false;
+                let wanted = self.torn != Some(piece.generation) && self.bad != Some(piece.entry);
+                if piece.generation >= self.generation && wanted {
+                    self.pieces.push_back(piece);
+                }
+            }
+            Job::Flush { generation, more } => {
+                self.generation = generation;
+                self.pieces.retain(|p| p.generation >= generation);
+                self.deck.unload();
+                (self.done, self.torn, self.bad, self.fresh) = (None, None, None, None);
+                self.closing = false;
+                let Some(feed) = &mut self.line.feed else { return };
+                let point = feed.cut(generation);
+                if more {
+                    let since = self.flushing.map_or_else(Instant::now, |(since, _)| since);
+                    self.flushing = Some((since, point));
+                } else {
+                    self.flushing = None;
+                    self.line.pump(true);
+                    self.line.flush(point);
+                }
+            }
+            Job::Forget { seq } => {
+                self.pieces.retain(|p| p.seq <= seq);
+                if self.current.as_ref().is_some_and(|p| p.seq > seq) && self.deck.is_loaded() {
+                    self.deck.unload();
+                    self.done = None;
+                    self.break_off();
+                }
+            }
+            Job::Close => self.closing = true,
+            Job::Resume => {
+                self.closing = false;
+                self.line.want_again();
+            }
+            Job::End => {}
+        }
+    }
+
+    /// One small step; whether there was anything to do.
+    fn step(&mut self) -> bool {
+        let mut busy = self.line.pump(self.flushing.is_some());
+        self.flush_if_ready();
+        let clear = self.line.feed.as_ref().is_none_or(super::feed::Feed::is_clear);
+        if !clear {
+            return busy;
+        }
+        if let Some(seq) = self.done.take() {
+            (self.tell)(Report::Decoded { seq });
+            busy = true;
+        }
+        if self.deck.is_loaded() {
+            return if self.line.feed.is_some() { self.decode() } else { busy };
+        }
+        if !self.pieces.is_empty() {
+            return self.load() || busy;
+        }
+        let left = self.left();
+        if let Some(feed) = &mut self.line.feed
+            && feed.owes()
+            && left < TAIL
+        {
+            feed.finish();
+            return true;
+        }
+        if self.closing && (self.line.is_drained() || self.is_paused()) {
+            self.closing = false;
+            self.line.shut();
+        }
+        busy
+    }
+
+    /// Puts the next piece into the deck, if the device is fit for it.
+    fn load(&mut self) -> bool {
+        let Some(piece) = self.pieces.front() else { return false };
+        let in_track =
+            self.current.as_ref().is_some_and(|c| c.entry == piece.entry && c.generation == piece.generation);
+        let rate = piece.original_rate;
+        if !in_track && !self.fit(rate) {
+            return false;
+        }
+        if !self.line.is_open() && self.line.feed.is_none() {
+            self.line.is_fit(rate);
+            return false;
+        }
+        let Some(piece) = self.pieces.pop_front() else { return false };
+        let digest = piece.segment.digest;
+        let bytes = (self.read)(&digest).ok().filter(|b| Digest::of(b) == digest);
+        let Some(bytes) = bytes else {
+            self.torn = Some(piece.generation);
+            self.pieces.retain(|p| p.generation != piece.generation);
+            (self.tell)(Report::Torn { seq: piece.seq, digest });
+            return true;
+        };
+        match self.deck.load(bytes, &piece) {
+            Ok(joined) => {
+                let seamless = joined && in_track;
+                if !seamless {
+                    // A track after another of its rate is converted with it; a jump is not.
+                    self.fresh = Some(!in_track && piece.from == 0);
+                }
+                self.factor = if piece.gain.0 == 0.0 { 1.0 } else { 10f32.powf(piece.gain.0 / 20.0) };
+                self.current = Some(piece);
+            }
+            Err(why) => {
+                let (seq, entry) = (piece.seq, piece.entry);
+                self.give_up(seq, entry, why.0);
+            }
+        }
+        true
+    }
+
+    /// Whether the device is open at the right rate. What a flush is about to drop is not waited for.
+    fn fit(&mut self, rate: u32) -> bool {
+        if self.line.is_fit(rate) {
+            return true;
+        }
+        if self.line.is_open()
+            && let Some((_, point)) = self.flushing.take()
+        {
+            self.line.pump(true);
+            self.line.flush(point);
+        }
+        false
+    }
+
+    fn decode(&mut self) -> bool {
+        let (Some(feed), Some(piece)) = (&mut self.line.feed, &self.current) else { return false };
+        let block = match self.deck.next_block() {
+            None => return false,
+            Some(Err(why)) => {
+                let (seq, entry) = (piece.seq, piece.entry);
+                self.give_up(seq, entry, why.0);
+                return true;
+            }
+            Some(Ok(block)) => block,
+        };
+        let mut frames = block.frames;
+        if !frames.is_empty() {
+            let rendition = &piece.rendition;
+            if let Some(joined) = self.fresh.take() {
+                let content = if self.factor == 1.0 { content(&rendition.init) } else { Content::Float };
+                let (generation, entry, rate) = (piece.generation, piece.entry, rendition.init.rate);
+                self.leave_out = feed.begin(Start { generation, entry, at: block.at, rate, content, joined });
+            }
+            let skip = self.leave_out.min((frames.len() / 2) as u64);
+            self.leave_out -= skip;
+            frames = &frames[skip as usize * 2..];
+            if self.factor == 1.0 {
+                feed.put(frames);
+            } else {
+                self.gained.clear();
+                self.gained.extend(frames.iter().map(|x| x * self.factor));
+                feed.put(&self.gained);
+            }
+        }
+        if block.last {
+            if piece.last {
+                feed.end(piece.rendition.frames);
+            }
+            self.done = Some(piece.seq);
+        }
+        true
+    }
+
+    fn give_up(&mut self, seq: u64, entry: EntryId, why: &'static str) {
+        self.deck.unload();
+        self.bad = Some(entry);
+        self.pieces.retain(|p| p.entry != entry);
+        self.current = None;
+        self.break_off();
+        (self.tell)(Report::Undecodable { seq, why: why.into() });
+    }
+
+    fn break_off(&mut self) {
+        if let Some(feed) = &mut self.line.feed {
+            feed.break_off(self.generation);
+        }
+    }
+
+    /// Publishes a flush once the new sound can begin without a gap, or will not come in time.
+    fn flush_if_ready(&mut self) {
+        let Some((since, point)) = self.flushing else { return };
+        let Some(feed) = &self.line.feed else { return };
+        let idle = !self.deck.is_loaded() && self.pieces.is_empty() && feed.is_clear() && feed.pushed() > point;
+        let brim = !feed.is_clear(); // pumped to the brim, and yet something is left
+        if feed.is_ready(point) || idle || brim || since.elapsed() >= FLUSH_WAIT || !self.line.is_open() {
+            self.flushing = None;
+            self.line.flush(point);
+        }
+    }
+
+    fn is_paused(&self) -> bool {
+        self.shared.controls.paused.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// How long the ring lasts.
+    fn left(&self) -> Duration {
+        let rate = self.line.feed.as_ref().map_or(1, super::feed::Feed::rate);
+        Duration::from_millis(self.shared.controls.unheard() * 1_000 / u64::from(rate))
+    }
+
+    /// How long to sleep if nobody rings.
+    fn pause_length(&self) -> Duration {
+        if let Some((since, _)) = self.flushing {
+            return FLUSH_WAIT.saturating_sub(since.elapsed()).max(Duration::from_millis(1));
+        }
+        let Some(feed) = &self.line.feed else { return WATCH };
+        let (left, level) = (self.left(), Duration::from_millis(super::feed::RING_MS.into()));
+        let wait = if !feed.is_clear() {
+            (left + ROOM).saturating_sub(level)
+        } else if !self.pieces.is_empty() || self.closing {
+            left // for a device of another rate, or for the end
+        } else if feed.owes() {
+            left.saturating_sub(TAIL)
+        } else {
+            WATCH
+        };
+        wait.clamp(DRAIN, WATCH)
+    }
+}

@@ -1,0 +1,207 @@
+//! Decoded frames into the ring: gain, conversion to the output's rate, markers, and never more than the ring holds.
+//!
+//! *Staged*: frames made and not yet in the ring; more is decoded only when nothing is staged, so that it stays small.
+//! *Headroom*: the part of the ring that ordinary decoding leaves free; a flush prepares the first new frames there while
+//! the old ones still play.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Release;
+
+use jukebox_board::output::Content;
+use jukebox_core::sound::EntryId;
+use rtrb::{Consumer, Producer, RingBuffer};
+
+use super::convert::Converter;
+use super::render::{Kind, Marker};
+use super::shared::Controls;
+
+/// What the ring is filled to, in milliseconds.
+pub(crate) const RING_MS: u32 = 2_000;
+/// What a flush prepares before the old sound is dropped: two of the longest usual periods.
+const READY_MS: u32 = 100;
+/// Beyond [`RING_MS`]: two flushes in a row, and what the device holds.
+const HEADROOM_MS: u32 = 500;
+/// Markers in the ring's queue; those beyond wait, and with them the frames that they stand before.
+const MARKERS: usize = 64;
+
+/// What begins with the next frame put.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Start {
+    pub(crate) generation: u32,
+    pub(crate) entry: EntryId,
+    /// Audible frame.
+    pub(crate) at: u64,
+    /// Frames a second.
+    pub(crate) rate: u32,
+    pub(crate) content: Content,
+    /// Frames before may be converted in one go with these.
+    pub(crate) joined: bool,
+}
+
+pub(crate) struct Feed {
+    frames: Producer<f32>,
+    markers: Producer<Marker>,
+    controls: Arc<Controls>,
+    rate: u32,
+    pushed: u64,
+    staged: Vec<f32>,
+    /// Samples of `staged` that are in the ring.
+    gone: usize,
+    waiting: VecDeque<Marker>,
+    converter: Option<Converter>,
+    start: Option<Start>,
+}
+
+/// The far ends of a feed.
+pub(crate) type Ends = (Consumer<f32>, Consumer<Marker>);
+
+impl Feed {
+    pub(crate) fn new(rate: u32, controls: Arc<Controls>) -> (Self, Ends) {
+        let samples = u64::from(rate) * u64::from(RING_MS + HEADROOM_MS) / 1_000 * 2;
+        let (frames, out) = RingBuffer::new(samples as usize);
+        let (markers, marks) = RingBuffer::new(MARKERS);
+        controls.pushed.store(0, Release);
+        controls.flush.store(0, Release);
+        let (staged, waiting) = (vec![], VecDeque::new());
+        let feed =
+            Self { frames, markers, controls, rate, pushed: 0, staged, gone: 0, waiting, converter: None, start: None };
+        (feed, (out, marks))
+    }
+
+    pub(crate) const fn rate(&self) -> u32 {
+        self.rate
+    }
+
+    /// Frames ever put into the ring.
+    pub(crate) const fn pushed(&self) -> u64 {
+        self.pushed
+    }
+
+    /// Whether everything made is in the ring.
+    pub(crate) fn is_clear(&self) -> bool {
+        self.gone == self.staged.len() && self.waiting.is_empty()
+    }
+
+    /// Frames are left in the converter.
+    pub(crate) const fn owes(&self) -> bool {
+        self.converter.is_some()
+    }
+
+    /// Frames that were prepared for a flush at `point`; whether they are enough.
+    pub(crate) fn is_ready(&self, point: u64) -> bool {
+        self.pushed - point >= self.frames_of(READY_MS)
+    }
+
+    /// Begins a track, or goes on elsewhere in one. Returns how many of the frames that come are to be left out: a
+    /// conversion begins at a frame where both clocks meet.
+    pub(crate) fn begin(&mut self, start: Start) -> u64 {
+        let fits = self.converter.as_ref().is_some_and(|c| start.joined && c.from() == start.rate);
+        if !fits {
+            self.finish();
+        }
+        let mut left_out = 0;
+        if start.rate != self.rate && self.converter.is_none() {
+            self.converter = Converter::new(start.rate, self.rate);
+            left_out = start.at.next_multiple_of(Converter::step(start.rate, self.rate)) - start.at;
+        }
+        let start = Start { at: start.at + left_out, ..start };
+        self.mark(Kind::Music, start);
+        self.start = Some(start);
+        left_out
+    }
+
+    /// Stages interleaved stereo.
+    pub(crate) fn put(&mut self, frames: &[f32]) {
+        self.tidy();
+        match &mut self.converter {
+            Some(converter) => converter.put(frames, &mut self.staged),
+            None => self.staged.extend_from_slice(frames),
+        }
+    }
+
+    /// The track that was begun ends here, with audible frame `total`.
+    pub(crate) fn end(&mut self, total: u64) {
+        if let Some(start) = self.start.take() {
+            self.mark(Kind::End, Start { at: total, ..start });
+        }
+    }
+
+    /// The music breaks off here: what is missing is nobody's underrun.
+    pub(crate) fn break_off(&mut self, generation: u32) {
+        self.finish();
+        self.start = None;
+        self.waiting.push_back(Marker::nothing(self.pushed + self.pending(), generation));
+    }
+
+    /// Nothing follows without a seam: what the converter holds comes out.
+    pub(crate) fn finish(&mut self) {
+        self.tidy();
+        if let Some(converter) = self.converter.take() {
+            converter.finish(&mut self.staged);
+        }
+    }
+
+    /// Forgets what is not in the ring. Returns the ring frame at which the new generation begins.
+    pub(crate) fn cut(&mut self, generation: u32) -> u64 {
+        self.staged.clear();
+        self.gone = 0;
+        self.waiting.clear();
+        self.converter = None;
+        self.start = None;
+        self.waiting.push_back(Marker::nothing(self.pushed, generation));
+        self.pushed
+    }
+
+    /// Moves what is staged into the ring, up to its level, or up to its brim; whether anything moved.
+    pub(crate) fn pump(&mut self, brim: bool) -> bool {
+        let mut moved = false;
+        loop {
+            // A marker goes before its first frame; an end, whose frame may never come, as soon as its last is staged.
+            let mut limit = u64::MAX;
+            while let Some(&marker) = self.waiting.front() {
+                if self.markers.push(marker).is_err() {
+                    limit = marker.ring - self.pushed;
+                    break;
+                }
+                self.waiting.pop_front();
+                moved = true;
+            }
+            let room = (self.frames.slots() / 2) as u64;
+            let level = self.controls.unheard();
+            let room = if brim { room } else { room.min(self.frames_of(RING_MS).saturating_sub(level)) };
+            let frames = self.pending().min(room).min(limit) as usize;
+            if frames == 0 {
+                return moved;
+            }
+            let from = &self.staged[self.gone..self.gone + frames * 2];
+            let (written, _) = self.frames.push_partial_slice(from);
+            self.gone += written.len();
+            self.pushed += (written.len() / 2) as u64;
+            self.controls.pushed.store(self.pushed, Release);
+            moved = true;
+        }
+    }
+
+    fn mark(&mut self, kind: Kind, s: Start) {
+        let ring = self.pushed + self.pending() + self.converter.as_ref().map_or(0, Converter::owed);
+        let content = if s.rate == self.rate { s.content } else { Content::Float };
+        let (generation, entry) = (s.generation, s.entry);
+        self.waiting.push_back(Marker { ring, kind, generation, entry, at: s.at, rate: s.rate, content });
+    }
+
+    fn pending(&self) -> u64 {
+        ((self.staged.len() - self.gone) / 2) as u64
+    }
+
+    fn frames_of(&self, ms: u32) -> u64 {
+        u64::from(self.rate) * u64::from(ms) / 1_000
+    }
+
+    fn tidy(&mut self) {
+        if self.gone == self.staged.len() {
+            self.staged.clear();
+            self.gone = 0;
+        }
+    }
+}

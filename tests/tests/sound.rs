@@ -1,0 +1,11 @@
+//! What reaches the DAC, sample for sample: files, segments, borders, flushes, devices that go away.
+//!
+//! The references are other people's decoders (flac, ffmpeg) or the codec called directly (libopus); the sink is the
+//! virtual DAC, which stands where a real one would. Material is made here, a few seconds long.
+
+mod sound {
+    pub mod material;
+    pub mod rig;
+
+    mod play;
+}
