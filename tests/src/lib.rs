@@ -1,1 +1,4 @@
-//! Placeholder.
+//! The test house of the jukebox: `rig` starts the real parts (player, office, broker, web server) for tests and figures.
+
+pub mod rig;
+pub mod world;

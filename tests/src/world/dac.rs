@@ -58,7 +58,12 @@ impl Dac {
     }
 
     /// Lets time pass and decodes what fits.
-    pub fn advance(&mut self, now: Instant, library: &Library, disk: &std::collections::HashSet<Digest>) -> Vec<Report> {
+    pub fn advance(
+        &mut self,
+        now: Instant,
+        library: &Library,
+        disk: &std::collections::HashSet<Digest>,
+    ) -> Vec<Report> {
         let passed = now.since(self.now).0;
         self.now = now;
         let mut reports = Vec::new();

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use jukebox_core::library::{
-    Codec, Digest, FORMAT, IndexPage, IndexRef, Init, Record, Rendition, RenditionName, Row, SEGMENTS_PER_PAGE, SegmentRef,
-    TrackId, encode,
+    Codec, Digest, FORMAT, IndexPage, IndexRef, Init, Record, Rendition, RenditionName, Row, SEGMENTS_PER_PAGE,
+    SegmentRef, TrackId, encode,
 };
 
 /// Frames a second of every track here.
