@@ -19,7 +19,7 @@ A blob, numbers little-endian:
     then the pictures, halves first: height rows of width bits, most significant first, no padding between rows,
     each picture padded to whole bytes. Glyph number n of its kind is picture n of its kind.
 """
-import gzip, io, lzma, pathlib, struct, sys, tarfile
+import gzip, io, lzma, pathlib, struct, sys, tarfile, unicodedata
 
 FONTS = ["b12", "b16"]
 HERE = pathlib.Path(__file__).parent
@@ -118,6 +118,22 @@ def pictures(pcf, height):
     return kinds
 
 
+def compose(halves):
+    """Adds letters with accents that are missing, from the letter and the marks that are there (Vietnamese, mostly): a letter
+    without one of its marks reads better than a box. Returns how many."""
+    def picture(code):
+        parts = unicodedata.decomposition(chr(code)).split()
+        if code in halves or len(parts) != 2 or parts[0].startswith("<"):
+            return halves.get(code)
+        letter, mark = picture(int(parts[0], 16)), halves.get(int(parts[1], 16))
+        return letter and bytes(a | b for a, b in zip(letter, mark or bytes(len(letter))))
+
+    added = {c: picture(c) for c in range(0xA0, 0x2000) if c not in halves and unicodedata.category(chr(c))[0] == "L"}
+    added = {c: p for c, p in added.items() if p}
+    halves.update(added)
+    return len(added)
+
+
 def blob(height, halves, fulls):
     out = b"JBF1" + struct.pack("<BBHH", height, 0, len(halves), len(fulls))
     for glyphs in (halves, fulls):
@@ -135,9 +151,10 @@ def main():
         height = int(name[1:])
         pcf = Pcf(gzip.decompress(files[f"usr/share/fonts/X11/misc/{name}.pcf.gz"]))
         halves, fulls = pictures(pcf, height)
+        composed = compose(halves)
         data = blob(height, halves, fulls)
         (HERE / f"{name}.font").write_bytes(data)
-        print(f"{name}.font: {len(halves)} half-width, {len(fulls)} full-width, {len(data)} bytes")
+        print(f"{name}.font: {len(halves)} half-width ({composed} composed), {len(fulls)} full-width, {len(data)} bytes")
 
 
 if __name__ == "__main__":

@@ -111,6 +111,10 @@ fn screens() -> Vec<(&'static str, View)> {
             music(Icon::Play, ["Playing", "아리랑", "김영임", "Next: Für Elise – Beethoven \u{1f3b9}"], GOOD, 5, 240),
         ),
         (
+            "playing-vietnamese",
+            music(Icon::Play, ["Playing", "Diễm xưa", "Trịnh Công Sơn", "Next: Hạ trắng, Khánh Ly"], GOOD, 5, 240),
+        ),
+        (
             "playing-hebrew",
             music(Icon::Play, ["Playing", "ירושלים של זהב", "שולי נתן", "Next: Hava Nagila"], GOOD, 5, 240),
         ),
