@@ -30,7 +30,8 @@ fn rule(kind: &str, topic: &str) -> Value {
 
 fn role(name: &str, write: &[&str], read: &[&str]) -> Value {
     let write = write.iter().map(|topic| rule("publishClientSend", topic));
-    let read = read.iter().map(|topic| rule("subscribePattern", topic));
+    // Subscribing is not enough: what is delivered is checked again, and topics with `$` are denied unless named.
+    let read = read.iter().flat_map(|topic| [rule("subscribePattern", topic), rule("publishClientReceive", topic)]);
     json!({ "rolename": name, "acls": write.chain(read).collect::<Vec<_>>() })
 }
 
@@ -84,7 +85,7 @@ pub fn rules(old: &Value, players: &[Player], bot: &str, office: &str) -> Result
     roles.extend(players.iter().map(role_of_player));
     Ok(json!({
         "defaultACLAccess": {
-            "publishClientSend": false, "publishClientReceive": true, "subscribe": false, "unsubscribe": true,
+            "publishClientSend": false, "publishClientReceive": false, "subscribe": false, "unsubscribe": true,
         },
         "clients": clients,
         "groups": [],

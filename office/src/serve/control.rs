@@ -1,5 +1,6 @@
 //! Changes the access rules of a broker that runs, over MQTT, as the user `office`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rumqttc::mqttbytes::v5::Packet;
@@ -7,7 +8,6 @@ use rumqttc::{AsyncClient, Event, MqttOptions, PublishOptions, QoS, Transport};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use serde_json::Value;
-use std::sync::Arc;
 
 use super::access::{CONTROL, OFFICE, refusal};
 
@@ -68,6 +68,9 @@ async fn converse(broker: &Broker, commands: &Value) -> Result<(), ControlError>
             }
             Event::Incoming(Packet::Publish(answer)) if answer.topic == answers.as_bytes() => {
                 let answer = serde_json::from_slice(&answer.payload).map_err(|e| failed(&e))?;
+                // A goodbye, so that the broker's log does not tell of a lost connection.
+                let _ = client.disconnect().await;
+                while eventloop.poll().await.is_ok() {}
                 return refusal(&answer).map_or(Ok(()), |why| Err(ControlError::Refused(why)));
             }
             _ => {}

@@ -131,8 +131,9 @@ async fn serve(args: &Args) -> Result<(), ServeError> {
         None => None,
         Some(port) => Some(http::door(args.bind, port).await.map_err(taken(port, "http"))?),
     };
-    if settings.mqtt == 0 {
-        settings.mqtt = http::door(args.bind, 0).await.map_err(taken(0, "mqtt-port"))?.local_addr()?.port();
+    let any_port = settings.mqtt == 0;
+    if any_port {
+        settings.mqtt = free_port(args.bind).await?;
     }
     let renewed = pki::ensure(&state, &mut settings, Timestamp::now())?;
     state.keep_settings(&settings)?;
@@ -142,7 +143,18 @@ async fn serve(args: &Args) -> Result<(), ServeError> {
     let mut parts = JoinSet::new();
     let mut pid = None;
     if settings.broker.is_none() {
-        let broker = Broker::start(&state, Setup::of_child(&state, args.bind, settings.mqtt)).await?;
+        let mut tries = if any_port { 5 } else { 1 };
+        let broker = loop {
+            tries -= 1;
+            match Broker::start(&state, Setup::of_child(&state, args.bind, settings.mqtt)).await {
+                // A port that was free is anybody's until the broker has it.
+                Err(BrokerError::NotStarted(..)) if tries > 0 => {
+                    settings.mqtt = free_port(args.bind).await?;
+                    state.keep_settings(&settings)?;
+                }
+                started => break started?,
+            }
+        };
         pid = broker.pid();
         parts.spawn(broker.keep(stopped.clone()));
     }
@@ -212,6 +224,10 @@ fn merge(mut settings: Settings, args: &Args) -> Result<Settings, ServeError> {
         settings.broker = Some(url.clone());
     }
     Ok(settings)
+}
+
+async fn free_port(bind: Option<IpAddr>) -> Result<u16, ServeError> {
+    Ok(http::door(bind, 0).await.map_err(taken(0, "mqtt-port"))?.local_addr()?.port())
 }
 
 fn taken(port: u16, option: &'static str) -> impl Fn(io::Error) -> ServeError {
