@@ -103,7 +103,7 @@ impl Player {
     /// When the program cannot be run; a refusal is in the output.
     pub fn cli(&self, args: &[&str]) -> Output {
         let mut command = Command::new(program("jukebox"));
-        command.args(args).env("JUKEBOX_CONFIG", self.config());
+        command.args(args).env("JUKEBOX_SOCKET", self.folder.join("socket"));
         command.output().unwrap_or_else(|e| panic!("jukebox {args:?}: {e}"))
     }
 
@@ -112,7 +112,7 @@ impl Player {
     /// # Panics
     /// When it fails.
     pub fn told(&self, args: &[&str]) -> String {
-        run(Command::new(program("jukebox")).args(args).env("JUKEBOX_CONFIG", self.config()))
+        run(Command::new(program("jukebox")).args(args).env("JUKEBOX_SOCKET", self.folder.join("socket")))
     }
 
     /// A connection to its socket (JSON lines).
@@ -134,7 +134,7 @@ impl Player {
         write(&config, text(folder, setup, &recording(folder, start)));
         let notify = Notify::new(&folder.join("notify"));
         let mut command = Command::new(program("jukebox"));
-        command.args(["run", "--config"]).arg(&config).env("RUST_LOG", "debug,rustls=info,hyper=info,h2=info");
+        command.args(["run", "--config"]).arg(&config).env("JUKEBOX_LOG", "debug,rustls=info,hyper=info,h2=info");
         notify.tell(&mut command, setup.watchdog);
         let process = Process::start(&setup.player, &mut command);
         assert!(notify.wait("READY=1", SOON), "the player is not ready; it said:\n{}", process.lines().join("\n"));
