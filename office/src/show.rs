@@ -37,7 +37,7 @@ pub enum ShowError {
     Track(TrackId),
     /// It cannot be read, or is not of its kind.
     #[error("{0}: {1}")]
-    Object(String, #[source] ObjectError),
+    Object(String, ObjectError),
 }
 
 /// Runs the subcommand.

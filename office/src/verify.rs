@@ -32,10 +32,10 @@ pub struct Args {
 pub enum VerifyError {
     /// The folder is no library.
     #[error("{0}: {1}: is this the folder of a library? `jukebox-office publish` makes one")]
-    Root(PathBuf, #[source] io::Error),
+    Root(PathBuf, io::Error),
     /// The system refused.
     #[error("{0}: {1}: check the disk and the permissions")]
-    Io(PathBuf, #[source] io::Error),
+    Io(PathBuf, io::Error),
 }
 
 /// What was found.
@@ -238,9 +238,9 @@ impl Check<'_> {
 pub enum ObjectError {
     /// It cannot be read.
     #[error("cannot be read: {0}")]
-    Read(#[from] io::Error),
+    Read(io::Error),
     /// It is not of its kind.
-    #[error("{0}")]
+    #[error(transparent)]
     Format(#[from] FormatError),
     /// Its size is not the one that was named.
     #[error("has {is} bytes instead of {named}")]
@@ -250,6 +250,12 @@ pub enum ObjectError {
         /// Bytes it should have.
         named: u64,
     },
+}
+
+impl From<io::Error> for ObjectError {
+    fn from(e: io::Error) -> Self {
+        Self::Read(e)
+    }
 }
 
 fn read(library: &Path, digest: &Digest) -> Result<Vec<u8>, ObjectError> {

@@ -63,14 +63,28 @@ impl Grid {
 pub enum Preroll {
     /// Always so many packets.
     Packets(usize),
-    /// As few as make the body bit-exact, at most so many. If not even those do, those.
-    Search(usize, Init),
+    /// As few as make the body bit-exact.
+    Search(Search),
+}
+
+/// How the least pre-roll is searched.
+#[derive(Debug)]
+pub struct Search {
+    /// The decoder to try it with.
+    pub init: Init,
+    /// So many are tried first.
+    pub least: usize,
+    /// If not even so many are enough, they are taken all the same.
+    pub most: usize,
+    /// Taken beyond what is enough: packets that are to sound, about right, before the body.
+    pub spare: usize,
 }
 
 impl Preroll {
     const fn most(&self) -> usize {
         match self {
-            Self::Packets(n) | Self::Search(n, _) => *n,
+            Self::Packets(n) => *n,
+            Self::Search(s) => s.most + s.spare,
         }
     }
 }
@@ -193,9 +207,9 @@ impl<'a> Cutter<'a> {
     /// How many packets before `start` of the window the body needs.
     fn preroll_of(&self, start: usize, end: usize) -> Result<usize, Unusable> {
         let most = self.preroll.most().min(start);
-        let Preroll::Search(_, init) = &self.preroll else { return Ok(most) };
-        for n in 0..most {
-            let mut decoder = decoder(init).map_err(|e| Unusable::Cut(e.to_string()))?;
+        let Preroll::Search(search) = &self.preroll else { return Ok(most) };
+        for n in search.least..search.most.min(start) {
+            let mut decoder = decoder(&search.init).map_err(|e| Unusable::Cut(e.to_string()))?;
             let mut pcm = Vec::new();
             let mut exact = true;
             for (i, packet) in self.window.range(start - n..end.min(start + COMPARED)).enumerate() {
@@ -214,7 +228,7 @@ impl<'a> Cutter<'a> {
                 }
             }
             if exact {
-                return Ok(n);
+                return Ok((n + search.spare).min(most));
             }
         }
         Ok(most)

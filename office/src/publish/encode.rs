@@ -1,17 +1,20 @@
 //! Encode: the Opus renditions for bad links, from one resampled copy of the music, packet by packet.
 //!
-//! *Rung*: one Opus rendition. Law: the two packets before each border are encoded without prediction
-//! (`OPUS_SET_PREDICTION_DISABLED`), so that two packets of pre-roll make a decoder bit-exact; the 80 ms of RFC 7845 alone do
-//! not. So a packet is encoded only when it is known whether one of the two after it begins a segment.
+//! *Rung*: one Opus rendition. Law: the four packets before each border are encoded without prediction
+//! (`OPUS_SET_PREDICTION_DISABLED`), so that a decoder that chews them is bit-exact; the 80 ms of RFC 7845 alone do not make
+//! it so. Two are mostly enough; anti-collapse (RFC 6716, section 4.3.5) looks back two packets, and what it made of those
+//! sounds on in the overlap and in the pitch filter of the next: hence up to four, searched per border. So a packet is
+//! encoded only when it is known whether one of the four after it begins a segment. All is CELT (the signal is said to be
+//! music): SILK's filters do not forget.
 
 use std::collections::VecDeque;
 
 use audioadapter_buffers::direct::InterleavedSlice;
 use jukebox_core::library::{Codec, Init, Rendition, RenditionName};
-use opus::{Application, Bitrate, Channels, Decoder, Encoder};
+use opus::{Application, Bitrate, Channels, Decoder, Encoder, Signal};
 use rubato::{Fft, FixedSync, Resampler};
 
-use super::cut::{Cutter, Preroll};
+use super::cut::{Cutter, Preroll, Search, fingerprint};
 use super::measure::TruePeak;
 use super::source::Unusable;
 use super::write::Store;
@@ -20,10 +23,12 @@ use super::write::Store;
 const RATE: u32 = 48_000;
 /// Frames of a packet: 20 ms.
 const PACKET: usize = 960;
-/// Packets without prediction before a border, and so what a decoder must chew.
-const INDEPENDENT: u64 = 2;
-/// One packet more, which sounds while it is faded in.
-const PREROLL: usize = INDEPENDENT as usize + 1;
+/// Packets without prediction before a border: the most that a decoder must chew.
+const INDEPENDENT: u64 = 4;
+/// Fewer are never enough.
+const LEAST: usize = 2;
+/// One packet more sounds while it is faded in.
+const SPARE: usize = 1;
 /// The border lies anywhere in a body's first packet and the fade out lasts 10 ms: two packets of the next body.
 const TAIL: usize = 2;
 /// Longest packet that an encoder makes, in bytes (RFC 6716, section 3.4: 1,275 a frame).
@@ -67,7 +72,9 @@ impl<'a> Ladder<'a> {
             encoder.set_bitrate(Bitrate::Bits(bits)).map_err(fault)?;
             encoder.set_vbr(true).map_err(fault)?;
             let decoder = Decoder::new(RATE, layout).map_err(fault)?;
-            let cutter = Cutter::new(store, Preroll::Packets(PREROLL), TAIL).map_err(Unusable::Store)?;
+            encoder.set_signal(Signal::Music).map_err(fault)?;
+            let search = Search { init: init(channels, rate), least: LEAST, most: INDEPENDENT as usize, spare: SPARE };
+            let cutter = Cutter::new(store, Preroll::Search(search), TAIL).map_err(Unusable::Store)?;
             Ok(Rung { name, encoder, decoder, cutter, peak: TruePeak::new(channels, RATE) })
         };
         let rungs = [(RenditionName::Opus96, 96_000), (RenditionName::Opus32, 32_000)].into_iter().map(rung);
@@ -170,7 +177,7 @@ impl<'a> Ladder<'a> {
             let heard = &mut heard[..PACKET * self.channels];
             rung.decoder.decode_float(&data[..n], heard, false).map_err(fault)?;
             rung.peak.add(heard.get(skip * self.channels..keep * self.channels).unwrap_or_default());
-            rung.cutter.push(data[..n].to_vec(), PACKET as u32, 0, begins)?;
+            rung.cutter.push(data[..n].to_vec(), PACKET as u32, fingerprint(heard), begins)?;
         }
         self.packets += 1;
         Ok(())

@@ -187,14 +187,15 @@ fn peak_of(block: &[f32], phases: &[Vec<f32>], bound: f32, so_far: f32) -> f32 {
 mod tests {
     use super::*;
 
-    /// Decaying notes over noise, with loud and soft parts.
+    /// Decaying notes over noise, swelling and fading.
     fn music(frames: usize, channels: usize, level: f32) -> Vec<f32> {
         let mut seed = 7u32;
         let mut out = Vec::new();
         for i in 0..frames {
             let (note, t) = (i / 9_000, (i % 9_000) as f32 / 9_000.0);
             let hz = [220.0, 1_000.0, 9_000.0, 11_025.0][note % 4];
-            let loud = if note / 8 % 2 == 0 { 1.0 } else { 0.15 };
+            // Levels drift, as in music: with a few levels only, a histogram would depend on which side of the gate they fall.
+            let loud = 0.1 + 0.9 * (i as f32 / 61_000.0).sin().powi(2);
             for c in 0..channels {
                 seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 let hiss = seed as f32 / u32::MAX as f32 * 0.02;
@@ -237,9 +238,9 @@ mod tests {
             assert!((loudness - album).abs() < 0.06, "{loudness} {album}");
             both.push((loudness, blocks));
         }
-        // The soft track is below the gate of the loud one: together they are nearly as loud as the loud one.
+        // The soft track, 24 LU below, is gated away; the gate itself lies 3 LU lower.
         let together = Blocks::loudness([&both[0].1, &both[1].1]);
-        assert!((both[0].0 - together).abs() < 0.2, "{together} {}", both[0].0);
+        assert!((0.0..1.0).contains(&(both[0].0 - together)), "{together} {}", both[0].0);
         assert_eq!(Blocks::loudness([]), SILENCE);
         let silent = Loudness::new(2, 44_100).unwrap();
         assert_eq!(silent.finish().unwrap().0, SILENCE);

@@ -88,7 +88,7 @@ impl Options {
 pub enum PublishError {
     /// The music folder is not there.
     #[error("{0}: {1}: check the path of the music folder")]
-    Music(PathBuf, #[source] io::Error),
+    Music(PathBuf, io::Error),
     /// No music where there was some.
     #[error(
         "{0} holds no music that can be used, but the library has some: is the disk mounted? To start afresh, remove {1}"
@@ -99,16 +99,16 @@ pub enum PublishError {
     Open(#[from] OpenError),
     /// The library's disk refused.
     #[error("{0}: {1}: check the library's disk; the library is as it was before")]
-    Disk(PathBuf, #[source] io::Error),
+    Disk(PathBuf, io::Error),
     /// The root is not one.
     #[error("{0}: {1}; put back a good copy, or remove the library to start afresh")]
-    Root(PathBuf, #[source] FormatError),
+    Root(PathBuf, FormatError),
     /// What publish remembers cannot be used.
     #[error("{0}: {1}: remove that file, it holds nothing that cannot be found out again")]
-    Memory(PathBuf, #[source] rusqlite::Error),
+    Memory(PathBuf, rusqlite::Error),
     /// The popularity file cannot be read.
     #[error("{0}: {1}: check the path given with --popularity")]
-    Popularity(PathBuf, #[source] io::Error),
+    Popularity(PathBuf, io::Error),
     /// No threads.
     #[error("cannot start {0} jobs: give a smaller number with --jobs")]
     Jobs(usize),

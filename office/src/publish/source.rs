@@ -78,7 +78,7 @@ pub enum Unusable {
     Encode(String),
     /// The library's disk refused: not the file's fault.
     #[error("cannot be stored ({0}): check the library's disk")]
-    Store(#[source] io::Error),
+    Store(io::Error),
 }
 
 /// A music file, opened.

@@ -13,7 +13,7 @@ use jukebox_core::library::{Codec, Digest, Init, Rendition, RenditionName, Track
 use minicbor::{Decode, Encode};
 use sha2::{Digest as _, Sha256};
 
-use super::cut::{Cutter, Grid, Preroll, fingerprint};
+use super::cut::{Cutter, Grid, Preroll, Search, fingerprint};
 use super::encode::Ladder;
 use super::measure::{Blocks, Loudness, TruePeak};
 use super::source::{Source, Unusable};
@@ -100,7 +100,7 @@ fn work(path: &Path, store: &Store, covers: &Covers) -> Result<Analysed, Unusabl
     let mut id = id_of(&init);
     let preroll = match init.codec {
         Codec::Flac => Preroll::Packets(0),
-        _ => Preroll::Search(MP3_PREROLL, init.clone()),
+        _ => Preroll::Search(Search { init: init.clone(), least: 0, most: MP3_PREROLL, spare: 0 }),
     };
     let mut original = Cutter::new(store, preroll, 0)?;
     let mut ladder = Ladder::new(store, init.channels, rate)?;

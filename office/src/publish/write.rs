@@ -22,7 +22,7 @@ pub enum OpenError {
     Busy(PathBuf),
     /// The system refused.
     #[error("{0}: {1}: check the path and its permissions")]
-    Io(PathBuf, #[source] io::Error),
+    Io(PathBuf, io::Error),
 }
 
 /// A library's folder, open for writing by one publish only.
