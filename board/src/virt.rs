@@ -298,6 +298,7 @@ impl Body {
                 self.play(period);
             }
             played += 1;
+            self.ask(); // at once, so that whoever asks is told of all that was played
         }
     }
 

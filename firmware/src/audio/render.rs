@@ -156,7 +156,10 @@ impl Renderer {
         let queued = self.markers.read_chunk(self.markers.slots());
         let queued = queued.as_ref().ok().and_then(|c| c.as_slices().1.last().or(c.as_slices().0.last()));
         let last = queued.or(self.again.back()).unwrap_or(&self.now).kind;
-        let ends = last != Kind::Music && (there > 0 || (self.now.kind == Kind::End && !self.heard.ended));
+        // The end of a track wants one call more, in which the DAC is told to have played it.
+        let unsettled = self.next_marker().is_some() || self.runs.iter().any(|r| r.music);
+        let ends = last != Kind::Music
+            && (there > 0 || unsettled || (self.now.kind == Kind::End && !self.heard.ended));
         !paused && (there >= frames || (!patient && ends))
     }
 
@@ -424,3 +427,6 @@ impl Renderer {
         self.controls.snapshot.write(&Told { heard, ahead, rate, released, at: timing.at });
     }
 }
+
+#[cfg(test)]
+mod tests;
