@@ -3,7 +3,13 @@
 
 pub mod audio;
 pub mod catalogue;
+pub mod cli;
+pub mod clock;
 pub mod config;
+pub mod driver;
 pub mod fetch;
+pub mod mqtt;
 pub mod play;
+pub mod socket;
 pub mod store;
+pub mod systemd;

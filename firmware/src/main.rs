@@ -1,2 +1,10 @@
-//! Placeholder.
-fn main() {}
+//! The binary: see `jukebox --help`.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    jukebox::cli::Cli::parse().run()
+}

@@ -12,7 +12,7 @@ use crate::audio::stream::{Stream, StreamError};
 use crate::audio::{Player, RateRule, Settings};
 
 /// Plays files and ends.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct PlayArgs {
     /// Files to play, one after the other: FLAC, MP3, Ogg Vorbis, Opus, WAV
     #[arg(value_name = "FILE")]

@@ -69,6 +69,21 @@ pub struct Meta {
     /// The last run ended by itself, in order.
     #[n(5)]
     pub clean_end: bool,
+    /// The library that this player knows, and the highest revision of it that was seen.
+    #[n(6)]
+    pub library: Option<KnownLibrary>,
+}
+
+/// Which library, and how far it has come: an older root, or another library's, is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[cbor(map)]
+pub struct KnownLibrary {
+    /// Its id.
+    #[n(0)]
+    pub id: String,
+    /// Its revision.
+    #[n(1)]
+    pub revision: u64,
 }
 
 /// Where the playhead was.

@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::checkpoint::{Change, Changes, Intent, Meta, Position, Saved};
+use crate::checkpoint::{Change, Changes, Intent, KnownLibrary, Meta, Position, Saved};
 use crate::command::{Refusal, Request, Window};
 use crate::event::{self, Event, Outbox};
 use crate::gesture::{Edge, Gestures};
@@ -49,6 +49,8 @@ pub struct Settings {
     pub office: String,
     /// Whether plain connections are allowed.
     pub insecure: bool,
+    /// Whether a broker is configured: without one nobody misses it.
+    pub broker: bool,
     /// Ceiling of the volume, in percent.
     pub volume_max: u8,
     /// Volume of the first start, in percent.
@@ -110,6 +112,10 @@ pub struct Catalogue {
     pub newer: bool,
     /// Why it cannot be refreshed.
     pub reason: Option<Reason>,
+    /// The office's library was refused (another library, an older root): why, in a sentence.
+    pub refused: Option<String>,
+    /// The library that was accepted last.
+    pub library: Option<KnownLibrary>,
 }
 
 /// What the machine under the player says of itself.
@@ -390,6 +396,7 @@ impl Jukebox {
             revision: 0,
             last_id: 0,
             clean_end: true,
+            library: None,
         });
         let current = saved.queue.current().map(|e| e.id);
         let start = current.and_then(|id| Position::read(position?, id)).unwrap_or_default();
@@ -408,7 +415,7 @@ impl Jukebox {
             gestures: Gestures::default(),
             volume: meta.volume.min(settings.volume_max),
             muted: meta.muted,
-            catalogue: Catalogue::default(),
+            catalogue: Catalogue { library: meta.library, ..Catalogue::default() },
             vitals: Vitals::default(),
             bots: false,
             name_taken: false,
@@ -485,7 +492,7 @@ impl Jukebox {
                 self.offered = 0;
             }
             Input::Clock { unix, synced } => self.clock = synced.then_some((self.now, unix)),
-            Input::Catalogue(c) => self.catalogue = c,
+            Input::Catalogue(c) => self.catalogue_changed(c),
             Input::Vitals(v) => self.vitals = v,
             Input::Settings(s) => self.reload(s),
             Input::Shutdown => self.shutdown(),
@@ -729,6 +736,18 @@ impl Jukebox {
         }
     }
 
+    fn catalogue_changed(&mut self, c: Catalogue) {
+        if let Some(why) = c.refused.as_ref().filter(|_| c.refused != self.catalogue.refused) {
+            self.event("library", json!({"refused": why}));
+        }
+        let library = c.library.clone().or(self.catalogue.library.take());
+        let news = library != self.catalogue.library;
+        self.catalogue = Catalogue { library, ..c };
+        if news {
+            self.save_meta(false);
+        }
+    }
+
     fn reload(&mut self, s: Settings) {
         self.settings = s;
         if self.volume > self.settings.volume_max {
@@ -803,6 +822,7 @@ impl Jukebox {
             revision: self.queue.revision(),
             last_id: self.queue.last_id(),
             clean_end: false,
+            library: self.catalogue.library.clone(),
         }
     }
 

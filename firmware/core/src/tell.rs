@@ -193,7 +193,7 @@ impl Jukebox {
         v.overlay = self.overlay_until.map(|_| VolumeOverlay { percent: self.volume, muted: self.muted });
         v.strip = Some(Strip {
             link: self.link.grade(),
-            bots: self.bots,
+            bots: self.bots || !self.settings.broker,
             volume: self.volume,
             muted: self.muted,
             up_next: self.queue.len().saturating_sub(1).min(255) as u8,
@@ -214,8 +214,7 @@ impl Jukebox {
         let Some(entry) = self.queue.current() else { return self.idle() };
         let state = self.state();
         let at = self.playback.position(&self.queue);
-        let progress =
-            Some(Progress { at_s: (at.as_ms() / 1_000) as u32, of_s: entry.duration_ms.div_ceil(1_000) as u32 });
+        let progress = Some(Progress { at_s: (at.as_ms() / 1_000) as u32, of_s: (entry.duration_ms / 1_000) as u32 });
         let (icon, headline) = match state {
             State::Playing => (Icon::Play, self.playing_headline()),
             State::Paused => (Icon::Pause, Text::new("Paused")),
@@ -261,9 +260,11 @@ impl Jukebox {
             Some("Another player uses this name")
         } else if self.catalogue.newer {
             Some("The library is newer than this player")
+        } else if self.catalogue.refused.is_some() {
+            Some("The office's library was refused")
         } else if self.catalogue.reason == Some(Reason::Tls) {
             Some(Reason::Tls.short())
-        } else if !self.bots && self.now.since(self.began) > Span::s(60) {
+        } else if self.settings.broker && !self.bots && self.now.since(self.began) > Span::s(60) {
             Some("Bots offline, music fine")
         } else {
             None

@@ -31,6 +31,7 @@ pub fn settings() -> Settings {
         config: "sha256:0".into(),
         office: "office".into(),
         insecure: false,
+        broker: true,
         volume_max: 100,
         first_volume: 30,
         loudness_lufs: -18.0,

@@ -1,0 +1,338 @@
+//! `run`, `play FILE...`, and the contract's verbs over the socket, in the grammar that people type.
+
+use std::io::{BufRead, BufReader, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use serde_json::{Value, json};
+
+use crate::config::{Config, ConfigError};
+use crate::play::PlayArgs;
+use crate::{driver, socket};
+
+/// No configuration: systemd does not restart on this (EX_CONFIG of sysexits.h).
+const NO_CONFIG: u8 = 78;
+
+/// The player of the office jukebox.
+#[derive(Parser, Debug)]
+#[command(version, about, after_help = EXAMPLES, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    what: What,
+    /// Print the player's answer as JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Socket of the running player.
+    #[arg(long, global = true, env = "JUKEBOX_SOCKET", default_value = "/run/jukebox/socket", value_name = "PATH")]
+    socket: PathBuf,
+}
+
+const EXAMPLES: &str = "Examples:
+  jukebox run --config /etc/jukebox/jukebox.toml
+  jukebox add waterloo abba        the best hit to the end of the queue
+  jukebox search waterloo
+  jukebox skip                     on to the next; 'skip 7' only if entry 7 plays
+  jukebox volume +5
+  jukebox status
+  jukebox play song.flac           try the sound device without an office";
+
+#[derive(Subcommand, Debug)]
+enum What {
+    /// Be the player.
+    Run(RunArgs),
+    /// Without files: let the player play. With files: play them here, without an office.
+    Play(PlayArgs),
+    /// Put the best hit of a search into the queue (or track:ID).
+    Add(Words),
+    /// Look into the catalogue.
+    Search(Words),
+    /// Hold the music.
+    Pause,
+    /// Play or pause.
+    Toggle,
+    /// Stop: silence until somebody plays or adds.
+    Stop,
+    /// On to the next entry; with a number only if that entry plays.
+    Skip {
+        /// The entry.
+        entry: Option<u32>,
+    },
+    /// Set the volume: 35, +5 or -5.
+    Volume {
+        /// 0 to 100, or a change with its sign.
+        #[arg(allow_hyphen_values = true)]
+        percent: String,
+    },
+    /// Mute: true, false or toggle.
+    Mute {
+        /// true, false or toggle.
+        #[arg(default_value = "toggle")]
+        on: String,
+    },
+    /// Take an entry out of the queue.
+    Remove {
+        /// The entry.
+        entry: u32,
+    },
+    /// Show the queue.
+    Queue,
+    /// Show what plays.
+    Now,
+    /// Show how the player is.
+    Health,
+    /// Ask whether the player listens.
+    Ping,
+    /// Say in one sentence what the player does.
+    Status,
+    /// Show state and events as they come.
+    Watch,
+    /// Show what the panel shows.
+    Panel,
+    /// Look after the configuration.
+    #[command(subcommand)]
+    Config(ConfigWhat),
+    /// Print completions for a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Args, Debug)]
+struct Words {
+    /// Words of title, artist, album.
+    #[arg(required = true)]
+    words: Vec<String>,
+}
+
+/// Options of `jukebox run`.
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// Configuration file.
+    #[arg(long, env = "JUKEBOX_CONFIG", default_value = "/etc/jukebox/jukebox.toml", value_name = "FILE")]
+    pub config: PathBuf,
+    /// A line to show under the panel in the terminal (may be given again).
+    #[arg(long, value_name = "TEXT")]
+    pub below: Vec<String>,
+    /// Write log lines to this file instead of standard error.
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+    /// Record everything that happens, for a replay: JSON lines.
+    #[arg(long, value_name = "FILE")]
+    pub script: Option<PathBuf>,
+}
+
+#[derive(Subcommand, Debug)]
+enum ConfigWhat {
+    /// Read the configuration and say what is wrong, or what it means.
+    Check {
+        /// Configuration file.
+        #[arg(env = "JUKEBOX_CONFIG", default_value = "/etc/jukebox/jukebox.toml")]
+        file: PathBuf,
+    },
+}
+
+impl Cli {
+    /// Does what was asked.
+    pub fn run(self) -> ExitCode {
+        let outcome = match &self.what {
+            What::Run(args) => return run(args),
+            What::Play(args) if !args.files.is_empty() => crate::play::play(args.clone()),
+            What::Config(ConfigWhat::Check { file }) => return check(file),
+            What::Completions { shell } => {
+                clap_complete::generate(*shell, &mut Self::command(), "jukebox", &mut std::io::stdout());
+                Ok(())
+            }
+            What::Watch => self.watch(),
+            other => self.ask(other),
+        };
+        match outcome {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(e) => {
+                eprintln!("jukebox: {e:#}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    fn ask(&self, what: &What) -> anyhow::Result<()> {
+        let (verb, say) = match what {
+            What::Play(_) => ("play", String::new()),
+            What::Add(w) => ("add", w.words.join(" ")),
+            What::Search(w) => ("search", w.words.join(" ")),
+            What::Pause => ("pause", String::new()),
+            What::Toggle => ("toggle", String::new()),
+            What::Stop => ("stop", String::new()),
+            What::Skip { entry } => ("skip", entry.map(|e| e.to_string()).unwrap_or_default()),
+            What::Volume { percent } => ("volume", percent.clone()),
+            What::Mute { on } => ("mute", on.clone()),
+            What::Remove { entry } => ("remove", entry.to_string()),
+            What::Queue => ("queue", String::new()),
+            What::Now => ("now", String::new()),
+            What::Health => ("health", String::new()),
+            What::Ping => ("ping", String::new()),
+            What::Panel => ("panel", String::new()),
+            _ => ("status", String::new()),
+        };
+        let line = json!({"verb": verb, "say": say}).to_string();
+        let answer = socket::ask(&self.socket, &line).map_err(|e| self.unreachable(&e))?;
+        if self.json {
+            println!("{answer}");
+        }
+        let answer: Value = serde_json::from_str(&answer)?;
+        if answer["status"] == "refused" {
+            anyhow::bail!("{}", answer["reason"].as_str().unwrap_or("refused"));
+        }
+        if !self.json {
+            print!("{}", in_words(verb, &answer));
+        }
+        Ok(())
+    }
+
+    fn watch(&self) -> anyhow::Result<()> {
+        let mut stream = std::os::unix::net::UnixStream::connect(&self.socket).map_err(|e| self.unreachable(&e))?;
+        writeln!(stream, r#"{{"verb":"watch"}}"#)?;
+        for line in BufReader::new(stream).lines() {
+            println!("{}", line?);
+        }
+        Ok(())
+    }
+
+    fn unreachable(&self, e: &std::io::Error) -> anyhow::Error {
+        let fix = "is the player running? Its [socket] path can be given with --socket";
+        anyhow::anyhow!("{}: {e}; {fix}", self.socket.display())
+    }
+}
+
+fn check(file: &Path) -> ExitCode {
+    match Config::load(file).and_then(|c| c.check_report()) {
+        Ok(report) => {
+            print!("{report}");
+            ExitCode::SUCCESS
+        }
+        Err(e) => {
+            eprintln!("{e}");
+            ExitCode::from(if matches!(e, ConfigError::Missing(_)) { NO_CONFIG } else { 1 })
+        }
+    }
+}
+
+fn run(args: &RunArgs) -> ExitCode {
+    if let Err(e) = log(args) {
+        eprintln!("jukebox: {e:#}");
+        return ExitCode::FAILURE;
+    }
+    let config = match Config::load(&args.config) {
+        Ok(config) => config,
+        Err(e) => {
+            eprintln!("{e}");
+            return ExitCode::from(if matches!(e, ConfigError::Missing(_)) { NO_CONFIG } else { 1 });
+        }
+    };
+    match driver::run(&config, args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            tracing::error!("{e:#}");
+            eprintln!("jukebox: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Log lines go to standard error (the journal), or to a file where a panel has the terminal.
+fn log(args: &RunArgs) -> anyhow::Result<()> {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_env("JUKEBOX_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(false);
+    match &args.log {
+        Some(path) => {
+            let open = std::fs::OpenOptions::new().create(true).append(true).open(path);
+            let file = open.map_err(|e| anyhow::anyhow!("{}: {e}; give another --log", path.display()))?;
+            lines.with_writer(std::sync::Mutex::new(file)).init();
+        }
+        None if std::io::stderr().is_terminal() => lines.with_writer(std::io::stderr).init(),
+        // The journal has its own time stamps.
+        None => lines.without_time().with_writer(std::io::stderr).init(),
+    }
+    Ok(())
+}
+
+/// An answer as people read it.
+fn in_words(verb: &str, answer: &Value) -> String {
+    let data = &answer["data"];
+    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    let song = |t: &Value| match (text(&t["title"]), text(&t["artist"])) {
+        (title, artist) if artist.is_empty() => title,
+        (title, artist) => format!("{title} - {artist}"),
+    };
+    match verb {
+        "add" => {
+            let s = data["starts_in_s"].as_u64().unwrap_or(0);
+            let when = if s == 0 { "now".into() } else { format!("in {}", clock(s * 1_000)) };
+            format!("Entry {}: {}, starts {when}\n", data["entry"], song(&data["track"]))
+        }
+        "search" => {
+            let list = data["results"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let line = |t: &Value| format!("track:{}  {}  {}\n", text(&t["track"]), clock_of(t), song(t));
+            let more = data["total"].as_u64().unwrap_or(0).saturating_sub(list.len() as u64);
+            let rest = if more > 0 { format!("and {more} more\n") } else { String::new() };
+            list.iter().map(line).collect::<String>() + &rest
+        }
+        "queue" => {
+            let list = data["entries"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let line = |e: &Value| {
+                format!("{:>5}  {}  {}  ({})\n", e["entry"].to_string(), clock_of(e), song(e), text(&e["by"]))
+            };
+            if list.is_empty() { "Nothing queued\n".into() } else { list.iter().map(line).collect() }
+        }
+        "now" => {
+            let at = data["position_ms"].as_u64().map(clock).unwrap_or_default();
+            let reason = data["reason"]["text"].as_str().map(|r| format!("  {r}")).unwrap_or_default();
+            let track = &data["track"];
+            let what =
+                if track.is_null() { String::new() } else { format!("  {}  {at}/{}", song(track), clock_of(track)) };
+            format!("{}{what}{reason}\n", text(&data["state"]))
+        }
+        "volume" => format!("{} %\n", data["percent"]),
+        "mute" => format!("mute {}\n", if data["on"] == true { "on" } else { "off" }),
+        "play" | "pause" | "toggle" | "stop" => format!("{}\n", text(&data["state"])),
+        "skip" => match data["entry"].as_u64() {
+            Some(entry) => format!("On to entry {entry}\n"),
+            None => "Nothing next\n".into(),
+        },
+        "remove" => format!("Entry {} is out\n", data["entry"]),
+        "ping" => format!("It listens; this run is {}\n", text(&data["boot"])),
+        "status" | "panel" => format!("{}\n", text(&data["text"])),
+        _ => serde_json::to_string_pretty(data).unwrap_or_default() + "\n",
+    }
+}
+
+fn clock_of(t: &Value) -> String {
+    clock(t["duration_ms"].as_u64().unwrap_or(0))
+}
+
+/// Minutes and seconds: `3:07`.
+fn clock(ms: u64) -> String {
+    format!("{}:{:02}", ms / 60_000, ms / 1_000 % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+        assert!(Cli::try_parse_from(["jukebox", "volume", "-5"]).is_ok());
+        assert!(Cli::try_parse_from(["jukebox", "dance"]).is_err());
+    }
+
+    #[test]
+    fn answers_are_plain() {
+        let added = json!({"data": {"entry": 8, "starts_in_s": 61, "track": {"title": "A", "artist": "B"}}});
+        assert_eq!(in_words("add", &added), "Entry 8: A - B, starts in 1:01\n");
+        assert_eq!(in_words("queue", &json!({"data": {"entries": []}})), "Nothing queued\n");
+        assert_eq!(in_words("skip", &json!({"data": {"entry": null}})), "Nothing next\n");
+    }
+}

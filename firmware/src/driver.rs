@@ -1,0 +1,362 @@
+//! The task that owns [`Jukebox`]: take an input, handle, drain, dispatch.
+//!
+//! Data flows *towards* the driver, through one bounded channel; the driver never waits for a task. A full channel makes
+//! those who send wait (threads) or count (tasks whose news is replaced by newer news anyway).
+
+mod parts;
+
+use std::collections::HashMap;
+use std::io::{BufWriter, Write};
+use std::time::Duration;
+
+use anyhow::Context;
+use jukebox_core::jukebox::{Incoming, Input, Jukebox, Output, Source, Topic};
+use jukebox_core::sound::Order;
+use jukebox_core::time::{Instant, Span};
+use jukebox_core::wire::State;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+use tokio::time::{sleep_until, timeout};
+
+use crate::cli::RunArgs;
+use crate::config::Config;
+use crate::{mqtt, socket, store, systemd};
+use parts::Parts;
+
+/// News that may wait for the driver.
+const INBOX: usize = 1_024;
+/// Inputs handled before the loop looks at its timers again.
+const BATCH: usize = 64;
+/// The fade and the last writes of a stop; systemd kills after 5 s.
+const STOP_WITHIN: Duration = Duration::from_millis(1_500);
+
+/// What comes to the driver.
+pub(crate) enum News {
+    /// For the core, as it is.
+    Input(Input),
+    /// From the command line.
+    Ask(socket::Ask),
+    /// From the broker.
+    Mqtt(mqtt::Event),
+    /// From the store.
+    Store(store::Done),
+    /// Somebody left the keyboard, or a signal came.
+    End,
+}
+
+/// Whom a reply goes to.
+enum ReplyTo {
+    Socket(oneshot::Sender<String>),
+    Mqtt(mqtt::ReplyTo, mqtt::AckToken),
+}
+
+/// Runs the player until it is told to end.
+pub fn run(config: &Config, args: &RunArgs) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, async {
+        let (inbox, news) = mpsc::channel(INBOX);
+        let script = args.script.as_ref().map(std::fs::File::create).transpose().context("--script")?;
+        let (parts, jukebox) = Parts::start(config, args, inbox)?;
+        let driver = Driver {
+            began: parts.began,
+            jukebox,
+            parts,
+            tokens: 0,
+            waiting: HashMap::new(),
+            ticket: 0,
+            committed: 0,
+            held: Vec::new(),
+            fetches: HashMap::new(),
+            watchers: Vec::new(),
+            now_json: String::new(),
+            script: script.map(BufWriter::new),
+            ending: false,
+        };
+        driver.run(news).await
+    })
+}
+
+struct Driver {
+    began: std::time::Instant,
+    jukebox: Jukebox,
+    parts: Parts,
+    tokens: u64,
+    waiting: HashMap<u64, ReplyTo>,
+    /// Hand-overs to the store so far, and those that are durable.
+    ticket: u64,
+    committed: u64,
+    /// Replies that wait for a ticket.
+    held: Vec<(u64, u64, String)>,
+    fetches: HashMap<u64, AbortHandle>,
+    watchers: Vec<mpsc::Sender<String>>,
+    now_json: String,
+    script: Option<BufWriter<std::fs::File>>,
+    ending: bool,
+}
+
+impl Driver {
+    async fn run(mut self, mut news: mpsc::Receiver<News>) -> anyhow::Result<()> {
+        let mut systemd = systemd::Systemd::new();
+        self.dispatch();
+        systemd.ready();
+        while !self.ending {
+            let due = self.jukebox.poll_timeout().map(|t| self.began + Duration::from_micros(t.0));
+            let feed = systemd.every().map(|e| std::time::Instant::now() + e / 2);
+            let wake = [due, feed].into_iter().flatten().min();
+            let wake = wake.unwrap_or_else(|| std::time::Instant::now() + Duration::from_secs(3_600));
+            let first = tokio::select! {
+                n = news.recv() => n,
+                () = sleep_until(wake.into()) => Some(News::Input(Input::Tick)),
+            };
+            let Some(first) = first else { break };
+            self.listen();
+            self.take(first);
+            for _ in 1..BATCH {
+                let Ok(more) = news.try_recv() else { break };
+                self.take(more);
+            }
+            self.flush_script();
+            systemd.status(&self.jukebox.sentence());
+            let due = self.jukebox.state() == State::Playing;
+            systemd.turned(self.parts.audio.heard().music_frames, due);
+        }
+        systemd.stopping();
+        self.stop(news).await;
+        Ok(())
+    }
+
+    /// Fades out, saves, says goodbye: within [`STOP_WITHIN`], whatever the card and the broker do.
+    async fn stop(mut self, mut news: mpsc::Receiver<News>) {
+        self.listen();
+        self.handle(Input::Shutdown);
+        let last = self.ticket;
+        let saved = async {
+            while self.committed < last {
+                match news.recv().await {
+                    Some(News::Store(done)) => self.stored(done),
+                    Some(_) => {}
+                    None => break,
+                }
+            }
+        };
+        if timeout(STOP_WITHIN, saved).await.is_err() {
+            tracing::warn!("the card did not take the last changes in time");
+        }
+        self.flush_script();
+        self.parts.stop(STOP_WITHIN).await;
+    }
+
+    fn now(&self) -> Instant {
+        Instant(self.began.elapsed().as_micros() as u64)
+    }
+
+    /// Decisions see where the sound is: a fresh look goes first.
+    fn listen(&mut self) {
+        if self.jukebox.listens() {
+            let heard = self.parts.audio.heard();
+            self.handle(Input::Heard(heard));
+        }
+    }
+
+    fn take(&mut self, news: News) {
+        match news {
+            News::Input(Input::Fetched { id, arrival, sample }) => {
+                self.fetches.remove(&id);
+                self.handle(Input::Fetched { id, arrival, sample });
+            }
+            News::Input(input) => self.handle(input),
+            News::Store(done) => self.stored(done),
+            News::Mqtt(event) => self.mqtt(event),
+            News::Ask(ask) => self.asked(ask),
+            News::End => self.ending = true,
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        let now = self.now();
+        if let Some(script) = &mut self.script
+            && let Ok(line) = serde_json::to_string(&(now, &input))
+            && writeln!(script, "{line}").is_err()
+        {
+            self.script = None;
+        }
+        self.jukebox.handle_input(now, input);
+        self.dispatch();
+    }
+
+    fn flush_script(&mut self) {
+        if self.script.as_mut().is_some_and(|s| s.flush().is_err()) {
+            tracing::warn!("--script: the file cannot be written; recording ends");
+            self.script = None;
+        }
+    }
+
+    /// Carries out what the core wants.
+    fn dispatch(&mut self) {
+        while let Some(output) = self.jukebox.poll_output() {
+            match output {
+                Output::Order(Order::Flush { generation: u32::MAX, .. }) => {} // the end: dropping the audio fades out
+                Output::Order(order) => self.parts.audio.order(order),
+                Output::Fetch(wish) => {
+                    let id = wish.id;
+                    self.fetches.insert(id, self.parts.fetch(wish));
+                }
+                Output::Cancel { id } => {
+                    if let Some(task) = self.fetches.remove(&id) {
+                        task.abort();
+                    }
+                }
+                Output::Search { token, text, limit, offset } => self.parts.search(token, text, limit, offset),
+                Output::Lookup { token, track } => self.parts.lookup(token, track),
+                Output::Save(changes) => {
+                    self.ticket += 1;
+                    if self.parts.store.commit(self.ticket, changes).is_err() {
+                        tracing::error!("the card has not taken anything for too long");
+                    }
+                }
+                Output::SavePosition(bytes) => self.parts.store.save_position(bytes),
+                Output::Reply { token, payload, durable } if durable && self.committed < self.ticket => {
+                    self.held.push((self.ticket, token, payload));
+                }
+                Output::Reply { token, payload, .. } => self.reply(token, payload),
+                Output::Publish { topic, payload } => self.publish(topic, payload),
+                Output::Event { key, kind, payload } => {
+                    self.tell_watchers(&kind, &payload, true);
+                    if let Some(mqtt) = &self.parts.mqtt {
+                        mqtt.event(key, &kind, payload);
+                    }
+                }
+                Output::Show(view) => self.parts.show(*view),
+                Output::Bye => {}
+            }
+        }
+    }
+
+    fn publish(&mut self, topic: Topic, payload: String) {
+        self.tell_watchers(topic.as_str(), &payload, false);
+        if let Some(mqtt) = &self.parts.mqtt {
+            mqtt.state(topic.as_str(), payload.clone());
+        }
+        if topic == Topic::Now {
+            self.now_json = payload;
+        }
+    }
+
+    fn tell_watchers(&mut self, what: &str, payload: &str, event: bool) {
+        let key = if event { "event" } else { "state" };
+        let line = || format!(r#"{{"{key}":"{what}","data":{payload}}}"#);
+        self.watchers.retain(|w| w.try_send(line()).is_ok());
+    }
+
+    fn reply(&mut self, token: u64, payload: String) {
+        match self.waiting.remove(&token) {
+            // Whoever asked may be gone: no news.
+            Some(ReplyTo::Socket(to)) => drop(to.send(payload)),
+            Some(ReplyTo::Mqtt(to, ack)) => {
+                if let Some(mqtt) = &self.parts.mqtt {
+                    mqtt.reply(to, payload);
+                    mqtt.ack(ack);
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn stored(&mut self, done: store::Done) {
+        match done {
+            store::Done::Committed { ticket } => {
+                self.committed = self.committed.max(ticket);
+                let ready: Vec<_> = self.held.extract_if(.., |h| h.0 <= ticket).collect();
+                ready.into_iter().for_each(|(_, token, payload)| self.reply(token, payload));
+                self.parts.disk_trouble = false;
+            }
+            store::Done::Failed { why, .. } | store::Done::PositionFailed { why } => {
+                tracing::error!("the card does not take the state: {why}");
+                self.parts.disk_trouble = true;
+                self.parts.look_around();
+            }
+        }
+    }
+
+    fn asked(&mut self, ask: socket::Ask) {
+        match ask {
+            socket::Ask::Command { verb, payload, reply } => {
+                let token = self.token(ReplyTo::Socket(reply));
+                self.handle(Input::Command(Incoming {
+                    token,
+                    source: Source::Console,
+                    verb,
+                    payload,
+                    retained: false,
+                    expired: false,
+                    backlog: false,
+                    for_all: false,
+                    bad_response_topic: false,
+                }));
+            }
+            socket::Ask::Status(to) => {
+                let now: serde_json::Value = serde_json::from_str(&self.now_json).unwrap_or_default();
+                let text = self.jukebox.sentence();
+                let answer = serde_json::json!({"status": "ok", "data": {"text": text, "now": now}});
+                drop(to.send(answer.to_string()));
+            }
+            socket::Ask::Panel(to) => {
+                let card = jukebox_board::panel::terminal::card(&self.parts.view, false).join("\n");
+                let answer = serde_json::json!({"status": "ok", "data": {"text": card}});
+                drop(to.send(answer.to_string()));
+            }
+            socket::Ask::Watch(to) => {
+                let line = format!(r#"{{"state":"now","data":{}}}"#, self.now_json);
+                if to.try_send(line).is_ok() {
+                    self.watchers.push(to);
+                }
+            }
+        }
+    }
+
+    fn mqtt(&mut self, event: mqtt::Event) {
+        match event {
+            mqtt::Event::Up => self.handle(Input::Bots { up: true, name_taken: false }),
+            mqtt::Event::Down { why } => {
+                tracing::warn!("broker: {why}");
+                self.handle(Input::Bots { up: false, name_taken: matches!(why, mqtt::Down::NameTaken) });
+            }
+            mqtt::Event::Delivered { key } => self.handle(Input::Delivered { key }),
+            mqtt::Event::Command(c) => {
+                let prefix = format!("jukebox/1/{}/reply/", self.parts.site);
+                let topic = c.reply_to.topic.as_deref();
+                let bad_response_topic =
+                    topic.is_some_and(|t| !t.starts_with(&prefix) || t.contains(['+', '#', '\0']) || t == prefix);
+                let expired = c.expired();
+                let mut to = c.reply_to;
+                if bad_response_topic {
+                    to.topic = None;
+                }
+                let token = self.token(ReplyTo::Mqtt(to, c.ack));
+                self.handle(Input::Command(Incoming {
+                    token,
+                    source: Source::Mqtt,
+                    verb: c.verb,
+                    payload: c.payload.to_vec(),
+                    retained: c.retained,
+                    expired,
+                    backlog: c.backlog,
+                    for_all: c.all,
+                    bad_response_topic,
+                }));
+            }
+        }
+    }
+
+    fn token(&mut self, to: ReplyTo) -> u64 {
+        self.tokens += 1;
+        self.waiting.insert(self.tokens, to);
+        self.tokens
+    }
+}
+
+/// A core span as the system's.
+pub(crate) fn duration(s: Span) -> Duration {
+    Duration::from_micros(s.0)
+}

@@ -1,0 +1,431 @@
+//! Everything around the core, started in order and stopped in order.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use jukebox_board::buttons::{Key, Keyboard};
+use jukebox_board::panel::{Panel, PanelHandle, Png, Terminal};
+use jukebox_board::profile::Profile;
+use jukebox_core::checkpoint::{KnownLibrary, Saved};
+use jukebox_core::jukebox::{self, Input, Jukebox, Settings, Vitals};
+use jukebox_core::library::{RenditionName, TrackId};
+use jukebox_core::link::Sample;
+use jukebox_core::planner::Wish;
+use jukebox_core::reason::Reason;
+use jukebox_core::time::{Instant as CoreInstant, Span};
+use jukebox_core::view::View;
+use jukebox_core::wire::Origin;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use super::News;
+use crate::audio::{self, Audio, RateRule};
+use crate::catalogue::{self, Catalogue, Known, RefreshError, Refreshed};
+use crate::cli::RunArgs;
+use crate::config::{self, Config, Rate};
+use crate::fetch::{Fetcher, OriginState, Want};
+use crate::mqtt::Mqtt;
+use crate::socket::{self, Socket};
+use crate::store::{Limits, Store};
+use crate::systemd::End;
+use crate::{clock, mqtt};
+
+/// How often the machine is looked at.
+const LOOK_AROUND: Duration = Duration::from_secs(30);
+/// How often the library's root is looked at.
+const REFRESH: Duration = Duration::from_secs(60);
+/// Each request of a refresh.
+const REFRESH_DEADLINE: Duration = Duration::from_secs(20);
+/// Until the first catalogue is here.
+const REFRESH_FIRST: Duration = Duration::from_secs(2);
+
+/// The parts of a running player.
+pub(super) struct Parts {
+    pub(super) began: Instant,
+    pub(super) site: String,
+    pub(super) audio: Audio,
+    pub(super) store: Store,
+    pub(super) mqtt: Option<Mqtt>,
+    pub(super) view: View,
+    pub(super) disk_trouble: bool,
+    fetcher: Fetcher,
+    catalogue: Catalogue,
+    panel: Option<PanelHandle>,
+    keyboard: Option<Keyboard>,
+    _socket: Option<Socket>,
+    inbox: mpsc::Sender<News>,
+    cache: std::path::PathBuf,
+    written_at_start: u64,
+}
+
+impl Parts {
+    /// Starts all parts; the core wakes up with what was saved.
+    pub(super) fn start(config: &Config, args: &RunArgs, inbox: mpsc::Sender<News>) -> anyhow::Result<(Self, Jukebox)> {
+        let began = Instant::now();
+        let profile = config.board.profile.as_deref().map(Profile::named).transpose()?;
+        let written_at_start = written_bytes().unwrap_or(0);
+        let tell = inbox.clone();
+        let limits =
+            Limits { cap_bytes: config.store.size_mb * 1_000_000, floor_bytes: config.store.floor_mb * 1_000_000 };
+        let (store, found) = Store::open(&config.store.state, &config.store.cache, limits, move |done| {
+            // The driver always drains its inbox: the store's thread waits at most for a moment.
+            let _ = tell.blocking_send(News::Store(done));
+        })?;
+        for path in &found.rejected {
+            tracing::error!("{}: was not understood and was moved aside", path.display());
+        }
+        let objects = store.objects();
+        let tls = config::tls_config(config)?;
+        let fetcher =
+            Fetcher::new(&config.office.origins, tls.as_ref(), config.office.insecure, objects.clone(), |_| {})?;
+
+        let tell = inbox.clone();
+        let audio = Audio::start(
+            audio_settings(config)?,
+            move |d| objects.read(d),
+            move |report| {
+                let _ = tell.blocking_send(News::Input(Input::Report(report)));
+            },
+        )
+        .context("the decoder thread does not start")?;
+
+        let saved = Saved::load(found.rows);
+        for key in &saved.rejected {
+            tracing::error!("saved state: {key} cannot be read and is left out");
+        }
+        let known = saved.meta.as_ref().and_then(|m| m.library.clone());
+        let known = known.map(|k| Known { library: k.id, revision: k.revision });
+        let catalogue = Catalogue::open(&config.store.cache, known)?;
+        let mqtt = config.mqtt.as_ref().map(|m| start_mqtt(config, m, tls.clone(), &inbox)).transpose()?;
+        let socket = listen(config, &inbox)?;
+        let panel = start_panel(config, args, profile.as_ref())?;
+        let keyboard = start_keyboard(config, &inbox)?;
+        forward_signals(&inbox)?;
+
+        let model = profile.map_or_else(model, |p| p.name);
+        let boot = random_hex();
+        let settings = settings(config, model);
+        let seed = u64::from_str_radix(&boot, 16).unwrap_or(1);
+        let jukebox = Jukebox::new(CoreInstant(0), seed, boot, settings, saved, found.position.as_deref());
+        let parts = Self {
+            began,
+            site: config.office.site.clone(),
+            audio,
+            store,
+            mqtt,
+            view: View::default(),
+            disk_trouble: false,
+            fetcher,
+            catalogue,
+            panel,
+            keyboard,
+            _socket: socket,
+            inbox,
+            cache: config.store.cache.clone(),
+            written_at_start,
+        };
+        parts.refresh_catalogue();
+        parts.look_around_for_ever();
+        Ok((parts, jukebox))
+    }
+
+    /// Stops what makes noise first, then the links, then the card.
+    pub(super) async fn stop(mut self, within: Duration) {
+        self.keyboard = None;
+        drop(self.audio);
+        if let Some(mqtt) = self.mqtt.take() {
+            let _ = tokio::time::timeout(within, mqtt.stop()).await;
+        }
+        drop(self.panel);
+        drop(self.store);
+    }
+
+    pub(super) fn show(&mut self, view: View) {
+        self.view = view.clone();
+        if let Some(panel) = &self.panel {
+            panel.show(view);
+        }
+    }
+
+    /// Carries out a wish; the answer comes as news.
+    pub(super) fn fetch(&self, wish: Wish) -> AbortHandle {
+        let (fetcher, inbox) = (self.fetcher.clone(), self.inbox.clone());
+        tokio::task::spawn_local(async move {
+            let range = wish.range.map(|(offset, length)| offset..offset + u64::from(length));
+            let began = Instant::now();
+            let deadline = super::duration(wish.deadline);
+            let got = fetcher.fetch(Want { object: wish.object, range, digest: wish.digest, deadline }).await;
+            let took = Span(began.elapsed().as_micros().max(1) as u64);
+            let (arrival, sample) = match got {
+                Ok(f) => {
+                    let sample = f.origin.map(|_| Sample { bytes: f.bytes.len() as u32, took });
+                    (Ok(wish.read.then(|| f.bytes.to_vec())), sample)
+                }
+                Err(fault) => {
+                    tracing::info!("{}: {fault}", wish.object);
+                    (Err(fault.reason()), None)
+                }
+            };
+            let _ = inbox.send(News::Input(Input::Fetched { id: wish.id, arrival, sample })).await;
+        })
+        .abort_handle()
+    }
+
+    pub(super) fn search(&self, token: u64, text: String, limit: usize, offset: usize) {
+        let (catalogue, inbox) = (self.catalogue.clone(), self.inbox.clone());
+        tokio::task::spawn_local(async move {
+            let hits = match catalogue.search(&text, limit as u32, offset as u32).await {
+                Ok(hits) => Some((hits.rows, hits.total.into())),
+                Err(e) => none(&e),
+            };
+            let _ = inbox.send(News::Input(Input::Found { token, hits })).await;
+        });
+    }
+
+    pub(super) fn lookup(&self, token: u64, track: TrackId) {
+        let (catalogue, inbox) = (self.catalogue.clone(), self.inbox.clone());
+        tokio::task::spawn_local(async move {
+            let hits = match catalogue.by_id(track).await {
+                Ok(row) => Some((row.into_iter().collect(), 0)),
+                Err(e) => none(&e),
+            };
+            let _ = inbox.send(News::Input(Input::Found { token, hits })).await;
+        });
+    }
+
+    /// Looks at the library's root every minute, at the first catalogue more often.
+    fn refresh_catalogue(&self) {
+        let (catalogue, fetcher, inbox) = (self.catalogue.clone(), self.fetcher.clone(), self.inbox.clone());
+        tokio::task::spawn_local(async move {
+            let mut state = jukebox::Catalogue { tracks: tracks(&catalogue).await, ..Default::default() };
+            loop {
+                let (news, began, first) = (inbox.clone(), Instant::now(), state.tracks.is_none());
+                let mut shown = state.clone();
+                let refreshed = catalogue.refresh(&fetcher, REFRESH_DEADLINE, |p| {
+                    shown.fetched_pct = (p.bytes * 100 / p.bytes_total.max(1)).min(100) as u8;
+                    shown.kbps = (p.bytes * 8 / (began.elapsed().as_millis().max(1) as u64)) as u32;
+                    if first {
+                        // News of progress is replaced by the next.
+                        let _ = news.try_send(News::Input(Input::Catalogue(shown.clone())));
+                    }
+                });
+                outcome(&mut state, refreshed.await);
+                state.tracks = tracks(&catalogue).await;
+                let wait = if state.tracks.is_none() { REFRESH_FIRST } else { REFRESH };
+                let _ = inbox.send(News::Input(Input::Catalogue(state.clone()))).await;
+                tokio::time::sleep(wait.mul_f64(0.75 + jitter() / 2.0)).await;
+            }
+        });
+    }
+
+    fn look_around_for_ever(&self) {
+        let (fetcher, inbox) = (self.fetcher.clone(), self.inbox.clone());
+        let (cache, before) = (self.cache.clone(), self.written_at_start);
+        tokio::task::spawn_local(async move {
+            loop {
+                let (unix, synced) = clock::now(fetcher.office_date());
+                let _ = inbox.send(News::Input(Input::Clock { unix, synced })).await;
+                let vitals = vitals(&fetcher, &cache, before, false);
+                let _ = inbox.send(News::Input(Input::Vitals(vitals))).await;
+                // The office's date comes with the first answer: look again soon.
+                tokio::time::sleep(if synced { LOOK_AROUND } else { Duration::from_secs(2) }).await;
+            }
+        });
+    }
+
+    /// Looks at the machine now, because something is wrong with it.
+    pub(super) fn look_around(&self) {
+        let vitals = vitals(&self.fetcher, &self.cache, self.written_at_start, self.disk_trouble);
+        let _ = self.inbox.try_send(News::Input(Input::Vitals(vitals)));
+    }
+}
+
+/// Tracks that can be searched; none before the first fetch.
+async fn tracks(catalogue: &Catalogue) -> Option<u64> {
+    catalogue.count().await.ok().filter(|&n| n > 0).map(u64::from)
+}
+
+fn none<T>(e: &catalogue::CatalogueError) -> Option<T> {
+    tracing::warn!("{e}");
+    None
+}
+
+/// What a refresh says about the catalogue.
+fn outcome(state: &mut jukebox::Catalogue, refreshed: Result<Refreshed, RefreshError>) {
+    (state.reason, state.refused, state.newer) = (None, None, false);
+    match refreshed {
+        Ok(Refreshed::Unchanged) => {}
+        Ok(Refreshed::Changed { root, tracks, .. }) => {
+            tracing::info!("library revision {}: {tracks} tracks", root.revision);
+            state.library = Some(KnownLibrary { id: root.library, revision: root.revision });
+        }
+        Err(e) => {
+            tracing::warn!("{e}");
+            match e {
+                RefreshError::Fetch(fault) => state.reason = Some(fault.reason()),
+                RefreshError::Newer { .. } => state.newer = true,
+                RefreshError::OtherLibrary { .. } | RefreshError::LowerRevision { .. } => {
+                    state.refused = Some(e.to_string());
+                }
+                RefreshError::Broken(_) => state.reason = Some(Reason::Lying),
+                RefreshError::Catalogue(_) => state.reason = Some(Reason::DiskFull),
+            }
+        }
+    }
+}
+
+fn audio_settings(config: &Config) -> anyhow::Result<audio::Settings> {
+    let outputs = config.output.in_order(&[]).iter().map(|o| o.parse()).collect::<Result<Vec<_>, _>>()?;
+    let rate = match config.output.rate {
+        Rate::Follow => RateRule::Follow,
+        Rate::Fixed(hz) => RateRule::Fixed(hz),
+    };
+    Ok(audio::Settings { outputs, rate, period_ms: config.output.period_ms, start_ramp_ms: 0 })
+}
+
+fn settings(config: &Config, model: String) -> Settings {
+    let office = config.office.origins.first().cloned().unwrap_or_default();
+    Settings {
+        player: config.office.player.clone(),
+        name: config.name.clone(),
+        site: config.office.site.clone(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        model,
+        serial: device_tree("serial-number").unwrap_or_default(),
+        config: config.digest(),
+        office,
+        insecure: config.office.insecure,
+        broker: config.mqtt.is_some(),
+        volume_max: config.output.volume_max,
+        first_volume: config.output.first_volume,
+        loudness_lufs: config.output.loudness_lufs,
+        ahead: Span::s(u64::from(config.store.ahead_min) * 60),
+        idle_close: Span::s(u64::from(config.output.idle_close_min) * 60),
+        rendition: RenditionName::Original,
+    }
+}
+
+fn start_mqtt(
+    config: &Config,
+    m: &config::Mqtt,
+    tls: Option<rustls::ClientConfig>,
+    inbox: &mpsc::Sender<News>,
+) -> anyhow::Result<Mqtt> {
+    let (host, port, secure) = m.address();
+    let settings = mqtt::Settings {
+        host,
+        port,
+        tls: tls.filter(|_| secure),
+        site: config.office.site.clone(),
+        player: config.office.player.clone(),
+        user: m.user.clone(),
+        password: m.password.as_ref().map(|p| p.reveal().to_owned()).unwrap_or_default(),
+    };
+    let (events, mut come) = mpsc::channel(mqtt::INBOX);
+    let to = inbox.clone();
+    tokio::task::spawn_local(async move {
+        while let Some(e) = come.recv().await {
+            if to.send(News::Mqtt(e)).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(Mqtt::start(settings, events))
+}
+
+fn listen(config: &Config, inbox: &mpsc::Sender<News>) -> anyhow::Result<Option<Socket>> {
+    let (asks, mut come) = mpsc::channel(16);
+    let to = inbox.clone();
+    tokio::task::spawn_local(async move {
+        while let Some(ask) = come.recv().await {
+            if to.send(News::Ask(ask)).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(Some(socket::listen(&config.socket.path, asks)?))
+}
+
+fn start_panel(config: &Config, args: &RunArgs, profile: Option<&Profile>) -> anyhow::Result<Option<PanelHandle>> {
+    let screen = profile.map_or(jukebox_board::profile::Screen::Oled, |p| p.screen);
+    let panel = match &config.board.panel {
+        config::Panel::Terminal => Panel::Terminal(Terminal::new(args.below.clone())?),
+        config::Panel::Png(path) => Panel::Png(Png::new(path.clone(), screen)),
+        config::Panel::None | config::Panel::Board => return Ok(None),
+    };
+    Ok(Some(PanelHandle::start(panel).context("the panel's thread does not start")?))
+}
+
+fn start_keyboard(config: &Config, inbox: &mpsc::Sender<News>) -> anyhow::Result<Option<Keyboard>> {
+    if config.board.buttons != config::Buttons::Keyboard {
+        return Ok(None);
+    }
+    let to = inbox.clone();
+    let keyboard = Keyboard::start(move |key| {
+        let news = match key {
+            Key::Edge(edge) => News::Input(Input::Edge(edge)),
+            Key::Quit => News::End,
+        };
+        let _ = to.blocking_send(news);
+    });
+    keyboard.context("the keyboard cannot be used")
+}
+
+fn forward_signals(inbox: &mpsc::Sender<News>) -> anyhow::Result<()> {
+    let mut end = End::new().context("signals")?;
+    let to = inbox.clone();
+    tokio::task::spawn_local(async move {
+        end.come().await;
+        let _ = to.send(News::End).await;
+    });
+    Ok(())
+}
+
+fn vitals(fetcher: &Fetcher, cache: &Path, written_before: u64, disk_trouble: bool) -> Vitals {
+    let free = rustix::fs::statvfs(cache).ok().map(|s| s.f_bavail * s.f_frsize / 1_000_000);
+    let written = written_bytes().map(|b| b.saturating_sub(written_before) / 1_000_000);
+    let state = |s| match s {
+        OriginState::Ok => "ok",
+        OriginState::Slow => "slow",
+        OriginState::Failing => "failing",
+        OriginState::Lying => "lying",
+    };
+    let origin = |o: crate::fetch::OriginHealth| Origin { url: o.url, state: state(o.state).into() };
+    Vitals {
+        disk_free_mb: free,
+        written_mb: written,
+        disk_trouble,
+        origins: fetcher.origins().into_iter().map(origin).collect(),
+    }
+}
+
+/// Bytes that this process has caused to be written to a disk (proc(5), /proc/pid/io).
+fn written_bytes() -> Option<u64> {
+    let io = std::fs::read_to_string("/proc/self/io").ok()?;
+    io.lines().find_map(|l| l.strip_prefix("write_bytes: "))?.trim().parse().ok()
+}
+
+fn model() -> String {
+    device_tree("model").unwrap_or_else(|| "unknown board".into())
+}
+
+/// A text of the device tree; it ends with a zero byte.
+fn device_tree(name: &str) -> Option<String> {
+    let text = std::fs::read_to_string(Path::new("/proc/device-tree").join(name)).ok()?;
+    Some(text.trim_end_matches('\0').trim().into())
+}
+
+fn random() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    // Seeded by the system; good enough for names and jitter.
+    std::hash::RandomState::new().build_hasher().finish()
+}
+
+fn random_hex() -> String {
+    format!("{:016x}", random())
+}
+
+fn jitter() -> f64 {
+    (random() >> 11) as f64 / (1u64 << 53) as f64
+}
