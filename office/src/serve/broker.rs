@@ -96,14 +96,15 @@ persistent_client_expiration 14d
 max_packet_size {MAX_PACKET}
 max_queued_messages 1000
 max_inflight_messages 20
-max_connections 2000
 set_tcp_nodelay true
 
 log_dest stderr
 log_type error
 log_type warning
 
+# What follows belongs to the listener; above it, it would open a second, plain one at port 1883.
 listener {port}{bind}
+max_connections 2000
 certfile {certificate}
 keyfile {key}
 tls_version tlsv1.2

@@ -150,3 +150,47 @@ fn midnight(now: Timestamp, years: i16, days: i64) -> time::OffsetDateTime {
     let then = now.checked_add(years.years().days(days)).unwrap_or(now);
     rcgen::date_time_ymd(then.year().into(), then.month().unsigned_abs(), then.day().unsigned_abs())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_renewed_in_its_last_third_and_the_ca_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::open(&folder.path().join("state")).unwrap();
+        let mut settings = Settings { names: vec!["office".into()], ..Settings::default() };
+        let start: Timestamp = "2026-11-21T10:00:00Z".parse().unwrap();
+        let at = |days: i64, settings: &mut Settings| {
+            ensure(&state, settings, start + jiff::SignedDuration::from_hours(24 * days)).unwrap()
+        };
+        assert!(at(0, &mut settings));
+        assert_eq!(settings.certificate_names, ["office", "localhost", "127.0.0.1", "::1"]);
+        let ca = fs::read(state.path("ca.pem")).unwrap();
+        assert!(!at(0, &mut settings) && !at(243, &mut settings));
+        assert!(at(244, &mut settings), "under a third of a year is left");
+        assert!(!at(244, &mut settings));
+        settings.names.push("10.0.0.7".into());
+        assert!(at(245, &mut settings), "a new name");
+        assert_eq!(state.settings().unwrap(), settings, "the settings are kept with the certificate");
+        fs::remove_file(state.path("server.key")).unwrap();
+        assert!(at(245, &mut settings), "a lost key");
+        assert_eq!(fs::read(state.path("ca.pem")).unwrap(), ca);
+        assert_eq!(server_tls(&state).unwrap().alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
+    }
+
+    #[test]
+    fn what_the_ca_signed_after_years_fits_the_certificate_made_at_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::open(&folder.path().join("state")).unwrap();
+        let mut settings = Settings::default();
+        let start: Timestamp = "2026-11-21T10:00:00Z".parse().unwrap();
+        ensure(&state, &mut settings, start).unwrap();
+        let later = start + jiff::SignedDuration::from_hours(24 * 3000);
+        assert!(ensure(&state, &mut settings, later).unwrap());
+        let mut check = std::process::Command::new("openssl");
+        check.args(["verify", "-attime", &later.as_second().to_string(), "-CAfile"]).arg(state.path("ca.pem"));
+        let out = check.arg(state.path("server.pem")).output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    }
+}
