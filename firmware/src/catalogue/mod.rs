@@ -66,7 +66,9 @@ pub enum RefreshError {
         found: u32,
     },
     /// Another library than the one that this player knows.
-    #[error("another library ({found}) than this player's ({known}); if that is meant, clear the player's cache and state")]
+    #[error(
+        "another library ({found}) than this player's ({known}); if that is meant, clear the player's cache and state"
+    )]
     OtherLibrary {
         /// The id that is known.
         known: String,

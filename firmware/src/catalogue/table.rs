@@ -133,7 +133,8 @@ impl Table {
             let mut known = tx.prepare_cached("DELETE FROM track WHERE id = ?1 RETURNING rank")?;
             let mut forget = tx.prepare_cached("DELETE FROM word WHERE rowid = ?1")?;
             let mut track = tx.prepare_cached("INSERT INTO track VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
-            let mut word = tx.prepare_cached("INSERT INTO word (rowid, title, artist, album) VALUES (?1, ?2, ?3, ?4)")?;
+            let mut word =
+                tx.prepare_cached("INSERT INTO word (rowid, title, artist, album) VALUES (?1, ?2, ?3, ?4)")?;
             tx.prepare_cached("INSERT INTO page VALUES (?1, ?2)")?.execute(params![place, digest.0])?;
             for (index, r) in rows.iter().take(MAX_ROWS).enumerate() {
                 if let Some(rank) = known.query_row([&r.id.0], |r| r.get::<_, i64>(0)).optional()? {
@@ -276,7 +277,9 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     match db.query_row("PRAGMA user_version", [], |r| r.get::<_, i64>(0))? {
         0 => db.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;"))?,
         FORMAT => db.query_row("SELECT count(*) FROM meta, page", [], |_| Ok(()))?,
-        _ => return Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT), None)),
+        _ => {
+            return Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT), None));
+        }
     }
     Ok(db)
 }

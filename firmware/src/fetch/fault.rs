@@ -116,10 +116,10 @@ impl Fault {
 /// A name that the resolver does not know; its own type, because an `io::Error` from there says nothing.
 #[derive(Debug, thiserror::Error)]
 #[error("not resolved: {0}")]
-pub(super) struct NotResolved(pub(super) io::Error);
+pub(crate) struct NotResolved(pub(crate) io::Error);
 
 /// Finds the fault in an error and all that it was made from.
-pub(super) fn classify(error: &(dyn StdError + 'static)) -> Fault {
+pub(crate) fn classify(error: &(dyn StdError + 'static)) -> Fault {
     let mut next = Some(error);
     while let Some(e) = next {
         if let Some(fault) = one(e) {

@@ -25,6 +25,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 pub use fault::{Fault, TlsFault};
+pub(crate) use fault::{NotResolved, classify};
 
 use crate::store::Objects;
 use folder::Folder;

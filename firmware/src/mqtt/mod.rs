@@ -1,0 +1,262 @@
+//! Commands in, state and events out: the one module that knows rumqttc.
+//!
+//! *Slate*: what is to be said (state by topic, replies, acknowledgements, events); it outlives connections. *Border*: the
+//! player's ping to itself that tells what waited at the broker (*backlog*) from what is said now.
+//!
+//! Law: one event loop for each connection. After any error it is dropped and a new one is built, so that no packet id,
+//! queue or half-open session of the library survives a failure; what must survive is on the slate and in the outbox. After
+//! each connect: subscribe, then all state, then `online`, then the rest.
+
+mod connection;
+mod slate;
+
+use std::fmt;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+
+use crate::fetch::Fault;
+use slate::Shared;
+pub use slate::{AckToken, ReplyTo};
+
+/// A connection that lasted this long ends the back-off: two players with one id would else kick each other out for ever.
+const LASTED: Duration = Duration::from_secs(60);
+/// After the link came back, reconnecting waits a random time up to this, so that an office restart is not met by all.
+const LINK_UP_SPREAD_MS: u64 = 30_000;
+/// A clean stop takes no longer than this: the service has 2 s in all.
+const STOP_WITHIN: Duration = Duration::from_millis(1500);
+
+/// Places that the inbox of [`Mqtt::start`] should have at least.
+pub const INBOX: usize = 64;
+
+/// Where and as whom to connect.
+#[derive(Clone)]
+pub struct Settings {
+    /// The broker's name or address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// What its certificate is checked with; none for a plain connection (whoever calls has checked that it is allowed).
+    pub tls: Option<rustls::ClientConfig>,
+    /// The site's id.
+    pub site: String,
+    /// The player's id; the client id too, so that the broker can bind topics to it.
+    pub player: String,
+    /// User name; the player's id if it is empty.
+    pub user: String,
+    /// Password; none if it is empty.
+    pub password: String,
+}
+
+impl Settings {
+    /// `jukebox/1/<site>/<player>`: where all that this player says and hears lies.
+    pub fn prefix(&self) -> String {
+        format!("jukebox/1/{}/{}", self.site, self.player)
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Never the password.
+        write!(f, "{}:{} as {}", self.host, self.port, self.prefix())
+    }
+}
+
+/// How patient the link is.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// The broker is asked for a sign of life after so many seconds of silence; a dead one is noticed after about twice this.
+    pub keep_alive_s: u16,
+    /// Bound of the first pause after a connection that failed, in milliseconds; it doubles. A pause is random up to it.
+    pub first_pause_ms: u64,
+    /// Bound of the longest pause, in milliseconds.
+    pub longest_pause_ms: u64,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { keep_alive_s: 15, first_pause_ms: 500, longest_pause_ms: 64_000 }
+    }
+}
+
+/// What comes from the broker.
+#[derive(Debug)]
+pub enum Event {
+    /// Connected, subscribed, and everything that is state has been said.
+    Up,
+    /// Not connected (any more); tried again after a back-off. Comes for every attempt that fails.
+    Down {
+        /// Why.
+        why: Down,
+    },
+    /// Somebody wants something.
+    Command(Command),
+    /// The broker has this event, or will never take it (then the log says why): take it from the outbox.
+    Delivered {
+        /// As it was given to [`Mqtt::event`].
+        key: u64,
+    },
+}
+
+/// A command as it came; whether it is understood and obeyed is decided by core.
+#[derive(Debug)]
+pub struct Command {
+    /// The end of the topic; may be anything.
+    pub verb: String,
+    /// The payload; up to 64 KiB.
+    pub payload: Bytes,
+    /// Where the sender wants the answer; the topic is not checked.
+    pub reply_to: ReplyTo,
+    /// It was published with the retain flag.
+    pub retained: bool,
+    /// It waited at the broker while the player was away.
+    pub backlog: bool,
+    /// It was sent to all players of the site.
+    pub all: bool,
+    /// When it is not wanted any more, if its sender said so.
+    pub expires: Option<Instant>,
+    /// To be given to [`Mqtt::ack`] after the answer.
+    pub ack: AckToken,
+}
+
+impl Command {
+    /// Whether its expiry has passed while it waited here.
+    pub fn expired(&self) -> bool {
+        self.expires.is_some_and(|at| at <= Instant::now())
+    }
+}
+
+/// Why there is no connection.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Down {
+    /// The network or TLS.
+    #[error("{0}")]
+    Link(Fault),
+    /// Wrong user or password, or not allowed.
+    #[error("the broker refuses user or password")]
+    Login,
+    /// The broker takes nobody now.
+    #[error("the broker is not available")]
+    Unavailable,
+    /// Somebody else connected with our id.
+    #[error("another player uses this name")]
+    NameTaken,
+    /// The broker says nothing any more.
+    #[error("the broker does not answer")]
+    Silent,
+    /// The broker does what MQTT does not allow, or refuses what we do.
+    #[error("{0}")]
+    Protocol(String),
+    /// More commands than the inbox holds; what was not acknowledged comes again.
+    #[error("more commands than can be taken")]
+    Overrun,
+    /// [`Mqtt::stop`] was called.
+    #[error("stopped")]
+    Stopped,
+}
+
+/// The link to the broker, as the driver holds it; a cheap clone. Nothing of it blocks.
+#[derive(Clone)]
+pub struct Mqtt {
+    shared: Arc<Shared>,
+}
+
+impl Mqtt {
+    /// Starts the link's task on the current runtime.
+    ///
+    /// At most 16 unacknowledged commands come, and messages of QoS 0 only while `inbox` has room ([`INBOX`]). If a command
+    /// does not fit, the connection is built anew and the broker sends it again. State that is set before the next `await`
+    /// is out before the first `online`.
+    pub fn start(settings: Settings, inbox: mpsc::Sender<Event>) -> Self {
+        Self::start_paced(settings, Pace::default(), inbox)
+    }
+
+    /// The same with another patience.
+    pub fn start_paced(settings: Settings, pace: Pace, inbox: mpsc::Sender<Event>) -> Self {
+        let shared = Arc::new(Shared::new(settings.prefix()));
+        tokio::spawn(run(settings, pace, shared.clone(), inbox));
+        Self { shared }
+    }
+
+    /// Says `P/<suffix>` (retained): now, if it is new, and after each connect. Only the newest is kept for each topic.
+    pub fn state(&self, suffix: &str, payload: impl Into<Bytes>) {
+        self.shared.state(suffix, payload.into());
+    }
+
+    /// Answers a command. Kept until the broker can be reached; of 256 waiting the oldest goes.
+    pub fn reply(&self, to: ReplyTo, payload: impl Into<Bytes>) {
+        self.shared.reply(to, payload.into());
+    }
+
+    /// Hands over an event of the outbox. They go out in this order, one at a time; [`Event::Delivered`] with `key` (any
+    /// number that names it there) comes when the broker has it. One that is here already is not taken twice. Of 1,024
+    /// waiting the oldest goes: the outbox is smaller, and keeps it for the next start.
+    pub fn event(&self, key: u64, kind: &str, payload: impl Into<Bytes>) {
+        self.shared.event(key, kind, payload.into());
+    }
+
+    /// Acknowledges a command, after the replies that were given before. For a connection that has ended it does nothing:
+    /// the command comes again.
+    pub fn ack(&self, token: AckToken) {
+        self.shared.ack(token);
+    }
+
+    /// The link came back: a long pause is cut to a random time of at most 30 s.
+    pub fn link_up(&self) {
+        self.shared.link_up.notify_one();
+    }
+
+    /// Says what is left, then `offline`, and disconnects; returns after at most 1.5 s.
+    pub async fn stop(&self) {
+        self.shared.stop();
+        // Too late: the will says it for us.
+        let _ = timeout(STOP_WITHIN, self.shared.stopped.notified()).await;
+    }
+}
+
+/// One connection after the other, until the stop.
+async fn run(settings: Settings, pace: Pace, shared: Arc<Shared>, inbox: mpsc::Sender<Event>) {
+    let mut tries = 0;
+    for number in 1.. {
+        let began = Instant::now();
+        let why = connection::connection(number, &settings, pace, &shared, &inbox).await;
+        tracing::debug!("mqtt: {why}");
+        if why == Down::Stopped || inbox.send(Event::Down { why }).await.is_err() {
+            break;
+        }
+        tries = if began.elapsed() > LASTED { 0 } else { tries + 1 };
+        let bound = pace.first_pause_ms.saturating_mul(1 << u32::min(tries, 16)).min(pace.longest_pause_ms);
+        let pause = Duration::from_millis(random() % bound.max(1));
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = async {
+                shared.link_up.notified().await;
+                sleep(Duration::from_millis(random() % LINK_UP_SPREAD_MS)).await;
+            } => {}
+            () = shared.stopping() => break,
+        }
+    }
+    shared.stopped.notify_one();
+}
+
+/// Seeded by the system; good enough to spread players out and to tell pings apart.
+fn random() -> u64 {
+    std::hash::RandomState::new().build_hasher().finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_password_is_not_shown() {
+        let text = ["broker", "hq", "lobby", "lobby", "secret"].map(String::from);
+        let [host, site, player, user, password] = text;
+        let settings = Settings { host, port: 8883, tls: None, site, player, user, password };
+        assert_eq!(format!("{settings:?}"), "broker:8883 as jukebox/1/hq/lobby");
+    }
+}
