@@ -21,7 +21,7 @@ need() {
 	# An old rustc stands in the way of rustc-web: --no-remove asks instead of taking it away.
 	$sudo apt-get update -qq || die "apt-get update failed: is the network there?"
 	$sudo env DEBIAN_FRONTEND=noninteractive \
-		apt-get install -qq -y --no-install-recommends --no-remove "${missing[@]}" >&2 ||
+		apt-get install -qq -y --no-install-recommends --no-remove "${missing[@]}" >/dev/null ||
 		die "apt-get could not install: ${missing[*]}"
 	# We need the programs, not services of theirs beside ours: leave the machine as it was.
 	for service in mosquitto nginx; do
@@ -51,6 +51,6 @@ need_rust() {
 }
 
 # What the workspace compiles with: a C compiler (SQLite, zstd, aws-lc), cmake (libopus), ALSA's headers (cpal).
-build_packages=(gcc g++ libc6-dev make cmake pkg-config libasound2-dev)
+build_packages=(gcc libc6-dev make cmake pkg-config libasound2-dev)
 # What the tunes are rendered with.
 tune_packages=(abcmidi fluidsynth fluid-soundfont-gm flac)
