@@ -4,7 +4,7 @@
 //! is inside, so that nothing has to be trusted on first use. The password is in that file only; the office keeps its hash.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use jiff::Timestamp;
@@ -157,11 +157,11 @@ fn add(args: &Add) -> Result<(), PlayerError> {
     let player = Player { name: name.clone(), site, added: Timestamp::now().to_string() };
     let password = random_word()?;
     let ca = args.ca.clone().unwrap_or_else(|| state.path("ca.pem"));
-    let ca_pem = std::fs::read_to_string(&ca).map_err(|why| PlayerError::Io { path: ca, why })?;
+    let ca_pem = std::fs::read_to_string(&ca).map_err(|why| PlayerError::Io { path: ca.clone(), why })?;
     let origins = if args.origin.is_empty() { vec![settings.origin()] } else { args.origin.clone() };
     let text = file(&player, &password, &origins, &settings.broker_url(), &ca_pem)?;
 
-    let known = admit(&state, &settings, &player, &password, &ca_pem)?;
+    let known = admit(&state, &settings, &player, &password, &ca)?;
     players.retain(|p| p.name != name);
     players.push(player.clone());
     players.sort_by(|a, b| a.name.cmp(&b.name));
@@ -206,10 +206,10 @@ fn admit(
     settings: &Settings,
     player: &Player,
     password: &str,
-    ca_pem: &str,
+    ca: &Path,
 ) -> Result<Result<(), ControlError>, PlayerError> {
     if settings.broker.is_some() {
-        return Ok(order(state, settings, ca_pem, &access::commands_to_admit(player, password))?);
+        return order(state, settings, ca, &access::commands_to_admit(player, password));
     }
     if let Some(_lock) = state.lock()? {
         let mut rules = renew_rules(state)?;
@@ -217,7 +217,7 @@ fn admit(
         keep_rules(state, &rules)?;
         return Ok(Ok(()));
     }
-    match order(state, settings, ca_pem, &access::commands_to_admit(player, password))? {
+    match order(state, settings, ca, &access::commands_to_admit(player, password))? {
         Ok(()) => Ok(Ok(())),
         Err(why) => Err(PlayerError::Broker { url: settings.broker_url(), why }),
     }
@@ -227,7 +227,7 @@ fn admit(
 fn order(
     state: &State,
     settings: &Settings,
-    ca_pem: &str,
+    ca: &Path,
     commands: &Value,
 ) -> Result<Result<(), ControlError>, PlayerError> {
     let (host, port, tls) = match &settings.broker {
@@ -237,11 +237,7 @@ fn order(
             (bound.unwrap_or_else(|| "localhost".into()), settings.mqtt, true)
         }
     };
-    let password = state.password(access::OFFICE)?;
-    let broker = control::Broker { host, port, ca_pem: tls.then(|| ca_pem.to_owned()), password };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|why| PlayerError::Io { path: "/proc/self".into(), why })?;
-    Ok(runtime.block_on(control::order(&broker, commands)))
+    Ok(control::order(state, &control::Broker { host, port, ca: tls.then(|| ca.to_owned()) }, commands))
 }
 
 fn list(state: &State) -> Result<(), PlayerError> {
@@ -267,8 +263,7 @@ fn remove(state: &State, name: &str) -> Result<(), PlayerError> {
     let lock = state.lock()?;
     if settings.broker.is_some() || lock.is_none() {
         let ca = state.path("ca.pem");
-        let ca_pem = std::fs::read_to_string(&ca).map_err(|why| PlayerError::Io { path: ca, why })?;
-        order(state, &settings, &ca_pem, &access::commands_to_dismiss(name))?
+        order(state, &settings, &ca, &access::commands_to_dismiss(name))?
             .map_err(|why| PlayerError::Broker { url: settings.broker_url(), why })?;
         state.keep_players(&players)?;
     } else {

@@ -253,7 +253,7 @@ fn spawn(setup: &Setup) -> Result<Child, BrokerError> {
 }
 
 /// A program on the path, or where Debian keeps daemons: a user's path has no `sbin`.
-fn find(program: &str) -> Option<PathBuf> {
+pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/usr/local/sbin", "/usr/bin"].map(PathBuf::from));
     folders.map(|folder| folder.join(program)).find(|file| is_program(file))

@@ -1,31 +1,41 @@
 //! Changes the access rules of a broker that runs, over MQTT, as the user `office`.
+//!
+//! mosquitto's own `mosquitto_rr` does the talking: it sends one message and waits for the answer, which is all that is
+//! needed. It reads password and commands from a 0600 file of ours, so that no secret is ever an argument.
 
-use std::sync::Arc;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rumqttc::mqttbytes::v5::Packet;
-use rumqttc::{AsyncClient, Event, MqttOptions, PublishOptions, QoS, Transport};
-use rustls::pki_types::{CertificateDer, pem::PemObject};
-use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use serde_json::Value;
 
 use super::access::{CONTROL, OFFICE, refusal};
+use super::broker::find;
+use super::state::{State, StateError, write_whole};
 
-/// How long the broker may take for all of it.
+/// How long the broker may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why the broker's rules were not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    /// There is no connection.
-    #[error("{0}")]
-    Connection(String),
+    /// The tool is not there.
+    #[error("mosquitto_rr is not installed: `sudo apt install mosquitto-clients`")]
+    NotInstalled,
+    /// The tool cannot be run.
+    #[error("mosquitto_rr: {0}")]
+    Tool(#[from] io::Error),
     /// The broker took the commands and said no.
     #[error("the broker refused {0}")]
     Refused(String),
-    /// Nobody answered: the broker has no dynamic security plugin, or `office` is not its administrator.
-    #[error("the broker did not answer within {} s", PATIENCE.as_secs())]
-    Silent,
+    /// Nobody answered: no connection, no dynamic security plugin, or `office` is not its administrator.
+    #[error("no answer: {0}")]
+    Silent(String),
+    /// The folder cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
 }
 
 /// Where the broker is and how it is spoken to.
@@ -35,57 +45,38 @@ pub struct Broker {
     pub host: String,
     /// Port.
     pub port: u16,
-    /// The CA (PEM) for TLS; `None`: plain.
-    pub ca_pem: Option<String>,
-    /// Password of `office`.
-    pub password: String,
+    /// The CA's file for TLS; `None`: plain.
+    pub ca: Option<PathBuf>,
 }
 
 /// Sends commands to the broker's security plugin and waits for its answer.
 ///
 /// # Errors
 /// [`ControlError`].
-pub async fn order(broker: &Broker, commands: &Value) -> Result<(), ControlError> {
-    tokio::time::timeout(PATIENCE, converse(broker, commands)).await.unwrap_or(Err(ControlError::Silent))
-}
-
-async fn converse(broker: &Broker, commands: &Value) -> Result<(), ControlError> {
-    let failed = |e: &dyn std::fmt::Display| ControlError::Connection(e.to_string());
-    let id = format!("office-{}", std::process::id());
-    let mut options = MqttOptions::new(id, (broker.host.as_str(), broker.port));
-    options.set_credentials(OFFICE, broker.password.clone());
-    if let Some(pem) = &broker.ca_pem {
-        options.set_transport(Transport::tls_with_config(trust(pem)?.into()));
+pub fn order(state: &State, broker: &Broker, commands: &Value) -> Result<(), ControlError> {
+    let tool = find("mosquitto_rr").ok_or(ControlError::NotInstalled)?;
+    // The tool looks for a file of its own name in the configuration folder; a line is an option. The commands stand there
+    // as `-m`: what version 2.0.11 reads with `-f` or `-s` reaches the plugin garbled.
+    let options = format!("-u {OFFICE}\n-P {}\n-m {commands}\n", state.password(OFFICE)?);
+    let file = state.path("broker").join("mosquitto_rr");
+    write_whole(&file, options.as_bytes(), 0o600)?;
+    let mut command = Command::new(tool);
+    command.env("XDG_CONFIG_HOME", state.path("broker"));
+    command.args(["-V", "5", "-q", "1", "-W", &PATIENCE.as_secs().to_string(), "-h", &broker.host]);
+    command.args(["-p", &broker.port.to_string(), "-t", CONTROL, "-e", &format!("{CONTROL}/response")]);
+    if let Some(ca) = &broker.ca {
+        command.arg("--cafile").arg(ca);
     }
-    let (client, mut eventloop) = AsyncClient::builder(options).capacity(8).build();
-    let answers = format!("{CONTROL}/response");
-    client.subscribe(answers.as_str(), QoS::AtLeastOnce).await.map_err(|e| failed(&e))?;
-    loop {
-        match eventloop.poll().await.map_err(|e| failed(&e))? {
-            Event::Incoming(Packet::SubAck(_)) => {
-                let once = PublishOptions::new(QoS::AtLeastOnce);
-                client.publish(CONTROL, commands.to_string(), once).await.map_err(|e| failed(&e))?;
-            }
-            Event::Incoming(Packet::Publish(answer)) if answer.topic == answers.as_bytes() => {
-                let answer = serde_json::from_slice(&answer.payload).map_err(|e| failed(&e))?;
-                // A goodbye, so that the broker's log does not tell of a lost connection.
-                let _ = client.disconnect().await;
-                while eventloop.poll().await.is_ok() {}
-                return refusal(&answer).map_or(Ok(()), |why| Err(ControlError::Refused(why)));
-            }
-            _ => {}
+    let out = command.stdin(Stdio::null()).output();
+    // It may hold a new player's password.
+    let _ = fs::remove_file(&file);
+    let out = out?;
+    match serde_json::from_slice(&out.stdout) {
+        Ok(answer) => refusal(&answer).map_or(Ok(()), |why| Err(ControlError::Refused(why))),
+        Err(_) => {
+            let said = String::from_utf8_lossy(&out.stderr);
+            let why = said.lines().next().map_or_else(|| format!("within {} s", PATIENCE.as_secs()), str::to_owned);
+            Err(ControlError::Silent(why))
         }
     }
-}
-
-fn trust(pem: &str) -> Result<ClientConfig, ControlError> {
-    let failed = |e: &dyn std::fmt::Display| ControlError::Connection(format!("the CA cannot be used: {e}"));
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-        roots.add(certificate.map_err(|e| failed(&e))?).map_err(|e| failed(&e))?;
-    }
-    let tls = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|e| failed(&e))?;
-    Ok(tls.with_root_certificates(roots).with_no_client_auth())
 }
