@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use jukebox_core::jukebox::{Incoming, Input, Jukebox, Output, Source, Topic};
-use jukebox_core::sound::Order;
+use jukebox_core::sound::{Order, Report};
 use jukebox_core::time::{Instant, Span};
 use jukebox_core::wire::State;
 use tokio::sync::{mpsc, oneshot};
@@ -165,6 +165,11 @@ impl Driver {
                 self.fetches.remove(&id);
                 self.handle(Input::Fetched { id, arrival, sample });
             }
+            News::Input(Input::Report(Report::Torn { seq, digest })) => {
+                tracing::warn!("{digest}: torn on disk, fetched again");
+                self.parts.store.objects().remove(&digest);
+                self.handle(Input::Report(Report::Torn { seq, digest }));
+            }
             News::Input(input) => self.handle(input),
             News::Store(done) => self.stored(done),
             News::Mqtt(event) => self.mqtt(event),
@@ -207,6 +212,7 @@ impl Driver {
                         task.abort();
                     }
                 }
+                Output::Pin(digests) => self.parts.store.objects().pin(digests.into_iter().collect()),
                 Output::Search { token, text, limit, offset } => self.parts.search(token, text, limit, offset),
                 Output::Lookup { token, track } => self.parts.lookup(token, track),
                 Output::Save(changes) => {

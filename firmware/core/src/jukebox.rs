@@ -17,7 +17,7 @@ use crate::checkpoint::{Change, Changes, Intent, KnownLibrary, Meta, Position, S
 use crate::command::{Refusal, Request, Window};
 use crate::event::{self, Event, Outbox};
 use crate::gesture::{Edge, Gestures};
-use crate::library::{RenditionName, Row, TrackId};
+use crate::library::{Digest, RenditionName, Row, TrackId};
 use crate::link::{Link, Sample};
 use crate::planner::{Ahead, Arrival, Need, Planner, Wish};
 use crate::playback::{Happened, Playback};
@@ -237,6 +237,8 @@ pub enum Output {
         /// Which.
         id: u64,
     },
+    /// Keep these in the store, and nothing else for certain.
+    Pin(Vec<Digest>),
     /// Ask the catalogue; answered by [`Input::Found`].
     Search {
         /// Names the question.
@@ -573,6 +575,7 @@ impl Jukebox {
             let Some(wish) = self.planner.wish(self.now, line, need) else { break };
             self.out.push_back(Output::Fetch(wish));
         }
+        self.out.extend(self.planner.pins().map(Output::Pin));
     }
 
     fn fetched(&mut self, id: u64, arrival: Arrival, sample: Option<Sample>) {

@@ -344,6 +344,8 @@ impl Jukebox {
             Gesture::Press(Button::Play) if self.queue.is_empty() => {
                 self.word("Nothing queued", "Ask the bot for a track")
             }
+            // Without a device it counts as paused: whoever presses wants to hear something.
+            Gesture::Press(Button::Play) if self.state() == State::NoOutput => self.planner.hurry(self.now),
             Gesture::Press(Button::Play) => {
                 self.toggle(by);
             }

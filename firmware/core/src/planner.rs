@@ -116,6 +116,8 @@ pub struct Planner {
     trouble: Option<Trouble>,
     /// State of a xorshift generator, for jitter.
     random: u64,
+    /// What should be kept in the store has changed.
+    news: bool,
 }
 
 impl Planner {
@@ -126,7 +128,9 @@ impl Planner {
 
     /// Drops the plans of entries that are not in the line any more.
     pub fn keep_only(&mut self, in_line: impl Fn(EntryId) -> bool) {
+        let before = self.plans.len();
         self.plans.retain(|p| in_line(p.entry));
+        self.news |= self.plans.len() != before;
     }
 
     /// The next thing to bring on board, if there is one and it is time.
@@ -270,6 +274,20 @@ impl Planner {
         if plan.pages.is_empty() { 0 } else { (have as usize * 100 / all.max(1)) as u8 }
     }
 
+    /// Everything that the plans need, if that has changed since it was asked last: the store must not drop it.
+    pub fn pins(&mut self) -> Option<Vec<Digest>> {
+        if !core::mem::take(&mut self.news) {
+            return None;
+        }
+        let mut pins = Vec::new();
+        for p in &self.plans {
+            pins.push(p.digest);
+            pins.extend(p.rendition.iter().flat_map(|r| r.index.iter().map(|i| i.object)));
+            pins.extend(p.pages.iter().flatten().flat_map(|page| page.index.segments().map(|s| s.digest)));
+        }
+        Some(pins)
+    }
+
     fn find(&self, entry: EntryId) -> Option<&Plan> {
         self.plans.iter().find(|p| p.entry == entry)
     }
@@ -353,6 +371,7 @@ impl Planner {
     fn take(&mut self, entry: EntryId, part: Part, bytes: Option<Vec<u8>>) -> Result<(), Reason> {
         let Some(plan) = self.plans.iter_mut().find(|p| p.entry == entry) else { return Ok(()) };
         let bytes = bytes.unwrap_or_default();
+        self.news |= !matches!(part, Part::Segment(_));
         match part {
             Part::Record => plan.record = Some(Arc::new(Record::parse(&bytes).map_err(unreadable)?)),
             Part::Index(p) => {

@@ -222,6 +222,7 @@ impl Jukebox {
             State::NoOutput => (Icon::NoSound, Text::new(Reason::NoOutput.short())),
             State::Buffering => match self.planner.trouble() {
                 Some((r, _)) => (Icon::NoLink, text(format_args!("Silent: {}", lower(r.short())))),
+                None if self.planner.level(entry.id, at).0 > Span(0) => (Icon::Wait, Text::new("Starting")),
                 None => (Icon::Wait, Text::new("Fetching")),
             },
         };

@@ -317,7 +317,7 @@ impl World {
                     self.events.push((kind, serde_json::from_str(&payload).expect("an event is JSON")));
                     self.at(Span::ms(5), Event::Give(run, Input::Delivered { key }));
                 }
-                Output::Show(_) | Output::Cancel { .. } | Output::Bye => {}
+                Output::Show(_) | Output::Cancel { .. } | Output::Pin(_) | Output::Bye => {}
             }
         }
         if !self.unsaved.is_empty() || !self.waiting.is_empty() {

@@ -1,0 +1,428 @@
+//! The daemon among real parts, used as people use it: commands in by mosquitto's own tools, sound recorded, gaps counted.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use jukebox_tests::rig::broker::Broker;
+use jukebox_tests::rig::mqtt::{Account, Listener};
+use jukebox_tests::rig::music::{self, Song};
+use jukebox_tests::rig::player::{Player, Setup};
+use jukebox_tests::rig::tls::Ca;
+use jukebox_tests::rig::web::Web;
+use jukebox_tests::rig::{self, SOON, office, until};
+use serde_json::Value;
+
+/// A library under nginx, a broker, a player, a bot: all over TLS.
+struct House {
+    // In the order in which they end.
+    player: Player,
+    web: Web,
+    broker: Broker,
+    library: PathBuf,
+    folder: tempfile::TempDir,
+}
+
+const SONGS: [(&str, f64); 4] = [("Waterloo", 8.0), ("Fernando", 30.0), ("Water Music", 5.0), ("Музыка 音乐", 4.0)];
+
+impl House {
+    fn new(setup: Setup) -> Self {
+        Self::with(setup, |songs| {
+            for (n, (title, seconds)) in SONGS.into_iter().enumerate() {
+                let song = Song { title, seconds, seed: n as u32 + 1, ..Song::default() };
+                music::make(&songs.join(format!("{n}.flac")), &song);
+            }
+        })
+    }
+
+    fn with(setup: Setup, make: impl Fn(&Path)) -> Self {
+        let folder = rig::folder();
+        let (songs, library) = (folder.path().join("songs"), folder.path().join("library"));
+        std::fs::create_dir(&songs).unwrap();
+        make(&songs);
+        office::publish(&songs, &library);
+        let ca = Ca::new(folder.path());
+        let web = Web::start(folder.path(), &library, Some(&ca));
+        let broker = Broker::start(folder.path(), "hq", &["lobby"], Some(&ca));
+        let setup = Setup { origins: vec![web.url()], ca: Some(ca.ca.clone()), broker: Some(broker.url()), ..setup };
+        let player = Player::start(&folder.path().join("player"), setup);
+        let house = Self { player, web, broker, library, folder };
+        house.online();
+        house
+    }
+
+    fn bot(&self) -> Account {
+        self.broker.account("bot")
+    }
+
+    /// The player answers, and its catalogue is there.
+    fn online(&self) {
+        let ears = self.bot().listen(&["jukebox/1/hq/lobby/availability"]);
+        ears.wait("the player is online", |m| m.payload == "online");
+        until("the catalogue is there", SOON, || (self.ask("search", "water")["status"] == "ok").then_some(()));
+    }
+
+    fn ask(&self, verb: &str, payload: &str) -> Value {
+        self.bot().ask("hq", "lobby", verb, payload)
+    }
+
+    fn ok(&self, verb: &str, payload: &str) -> Value {
+        let reply = self.ask(verb, payload);
+        assert_eq!(reply["status"], "ok", "{verb} {payload}: {reply}");
+        reply["data"].clone()
+    }
+
+    fn refused(&self, verb: &str, payload: &str) -> String {
+        let reply = self.ask(verb, payload);
+        assert_eq!(reply["status"], "refused", "{verb} {payload}: {reply}");
+        assert!(reply["reason"].as_str().is_some_and(|r| r.ends_with('.')), "a plain sentence: {reply}");
+        reply["code"].as_str().unwrap().to_owned()
+    }
+
+    fn ears(&self) -> Listener {
+        self.bot().listen(&["jukebox/1/hq/#"])
+    }
+}
+
+fn state(ears: &Listener, mark: usize, limit: Duration, state: &str) -> Value {
+    ears.wait_from(mark, limit, state, |m| m.topic.ends_with("/now") && m.json()["state"] == state).json()
+}
+
+/// Every by-hand entry of every verb, with mosquitto's own tools, and what is heard of it.
+#[test]
+fn every_verb_by_hand() {
+    let house = House::new(Setup::default());
+    let ears = house.ears();
+    let added = house.ok("add", "waterloo the rig");
+    assert_eq!((&added["entry"], &added["track"]["title"]), (&1.into(), &"Waterloo".into()), "{added}");
+    state(&ears, 0, SOON, "playing");
+    ears.wait("the start is told", |m| m.topic.ends_with("/event/started") && m.json()["entry"] == 1);
+
+    let id = house.ok("search", "water mus")["results"][0]["track"].as_str().unwrap().to_owned();
+    let by_id = house.ok("add", &format!("track:{id}"));
+    assert_eq!(by_id["track"]["title"], "Water Music");
+    assert!((3..=8).contains(&by_id["starts_in_s"].as_u64().unwrap()), "{by_id}");
+    assert_eq!(house.refused("add", "http://radio.example/stream"), "url_not_allowed");
+    assert_eq!(house.refused("add", "no such thing anywhere"), "not_found");
+    assert_eq!(house.refused("add", "track:aaaaaaaaaaaaaaaa"), "unknown_track");
+    assert_eq!(house.ok("add", "музыка")["track"]["title"], "Музыка 音乐");
+    assert_eq!(house.refused("add", r#"{"text":"water","strict":true}"#), "ambiguous");
+
+    let found = house.ok("search", "WATER");
+    assert_eq!(found["total"], 2, "{found}");
+
+    assert_eq!(house.ok("pause", "")["changed"], true);
+    assert_eq!(house.ok("pause", "")["changed"], false);
+    assert_eq!(house.ok("play", "")["changed"], true);
+    assert_eq!(house.ok("toggle", "")["state"], "paused");
+    house.ok("toggle", "");
+    assert_eq!(house.ok("volume", "35")["percent"], 35);
+    assert_eq!(house.ok("volume", "+5")["percent"], 40);
+    assert_eq!(house.ok("volume", "-5")["percent"], 35);
+    assert_eq!(house.ok("mute", "true")["on"], true);
+    assert_eq!(house.ok("mute", "toggle")["on"], false);
+    assert_eq!(house.ok("mute", "false")["on"], false);
+    let queue = house.ok("queue", "");
+    assert_eq!(queue["total"], 3, "{queue}");
+    assert_eq!(house.ok("remove", "3")["entry"], 3);
+    assert_eq!(house.refused("remove", "3"), "unknown_entry");
+    assert_eq!(house.ok("now", "")["track"]["title"], "Waterloo");
+    assert_eq!(house.ok("skip", "1")["entry"], 2);
+    assert_eq!(house.refused("skip", "1"), "unknown_entry", "repeating is harmless");
+    let health = house.ok("health", "");
+    assert_eq!((&health["link"], &health["origins"][0]["state"]), (&"good".into(), &"ok".into()), "{health}");
+    assert_eq!(house.ok("ping", "")["boot"].as_str().map(str::len), Some(16));
+    house.ok("skip", "");
+    assert_eq!(house.ok("stop", "")["state"], "stopped");
+    assert_eq!(house.refused("dance", ""), "unknown_verb");
+
+    // A bot of another language, with an id, twice: once in effect.
+    let command = r#"{"text":"fernando","id":"3b9d7c2e-once"}"#;
+    let first = house.bot().bot(&["hq/lobby", "add", command]);
+    assert_eq!((&first["status"], &first["data"]["track"]["title"]), (&"ok".into(), &"Fernando".into()), "{first}");
+    let again = house.bot().bot(&["hq/lobby", "add", command]);
+    assert_eq!((&again["replayed"], &again["data"]["entry"]), (&true.into(), &first["data"]["entry"]));
+    assert_eq!(house.ok("queue", "")["total"], 1);
+
+    // MQTT 3.1.1 has no response topic: the reply is on the fixed one.
+    let mark = ears.mark();
+    house.bot().publish("jukebox/1/hq/lobby/command/ping", "old", &["-V", "mqttv311"]);
+    let reply = ears.wait_from(mark, SOON, "the fixed reply topic", |m| m.topic == "jukebox/1/hq/lobby/reply");
+    assert_eq!(reply.json()["data"]["nonce"], "old");
+    // Retained commands, strange response topics, a verb that is not for all.
+    let mark = ears.mark();
+    house.bot().publish("jukebox/1/hq/lobby/command/skip", "", &["-r", "-n"]);
+    house.bot().publish("jukebox/1/hq/lobby/command/volume", "90", &["-r"]);
+    let refused = ears.wait_from(mark, SOON, "retained", |m| m.topic.ends_with("/event/refused"));
+    assert_eq!(refused.json()["code"], "retained");
+    house.bot().publish("jukebox/1/hq/lobby/command/volume", "", &["-r", "-n"]);
+    let mark = ears.mark();
+    let bad = ["-D", "PUBLISH", "response-topic", "jukebox/1/hq/lobby/volume"];
+    house.bot().publish("jukebox/1/hq/lobby/command/volume", "91", &bad);
+    let reply = ears.wait_from(mark, SOON, "a refusal", |m| m.topic == "jukebox/1/hq/lobby/reply");
+    assert_eq!(reply.json()["code"], "bad_response_topic");
+    let mark = ears.mark();
+    house.bot().publish("jukebox/1/hq/all/command/volume", "22", &[]);
+    ears.wait_from(mark, SOON, "all players obey", |m| m.topic.ends_with("/lobby/volume") && m.payload == "22");
+    house.bot().publish("jukebox/1/hq/all/command/add", "water", &[]);
+    ears.wait_from(mark, SOON, "not for all", |m| m.payload.contains("not_allowed"));
+
+    // On the player itself.
+    assert!(house.player.told(&["status"]).contains("Fernando"));
+    assert!(house.player.told(&["--json", "queue"]).contains("\"total\":1"));
+    assert!(house.player.told(&["panel"]).contains("Fernando"));
+    let out = house.player.cli(&["skip", "99"]);
+    assert!(!out.status.success() && String::from_utf8_lossy(&out.stderr).contains("Entry 99 is not"), "{out:?}");
+}
+
+/// Without gain what reaches the DAC is the file, sample for sample, and the same track twice is joined without a gap.
+#[test]
+fn two_tracks_are_joined_sample_for_sample() {
+    let make = |songs: &Path| {
+        let song = Song { title: "Waterloo", seconds: 6.0, ..Song::default() };
+        music::make(&songs.join("0.flac"), &song);
+    };
+    let probe = rig::folder();
+    make(probe.path());
+    office::publish(probe.path(), &probe.path().join("library"));
+    // The loudness of the track itself: a gain of 0 dB.
+    let shown = rig::run(
+        std::process::Command::new(rig::program("jukebox-office"))
+            .args(["show"])
+            .arg(probe.path().join("library"))
+            .arg(track_id(&probe.path().join("library"))),
+    );
+    let record: Value = serde_json::from_str(&shown).unwrap();
+    let loudness = record["loudness"].as_f64().unwrap_or_else(|| panic!("{shown}"));
+    let output = format!("first_volume = 100\nloudness_lufs = {}\n", loudness as f32);
+    let house = House::with(Setup { output, ..Setup::default() }, make);
+    let ears = house.ears();
+    house.ok("add", "waterloo");
+    house.ok("add", r#"{"text":"waterloo","twice":true}"#);
+    let end = Duration::from_secs(40);
+    ears.wait_from(0, end, "the end", |m| m.topic.ends_with("/event/finished") && m.json()["entry"] == 2);
+    let file = music::decode(&house.folder.path().join("songs/0.flac"), house.folder.path());
+    let twice: Vec<[i32; 2]> = file.frames.iter().chain(&file.frames).copied().collect();
+    let heard = until("the recording is written", SOON, || {
+        let r = house.player.recording();
+        (r.sounding().len() >= twice.len()).then_some(r)
+    });
+    assert_eq!(heard.rate, 44_100);
+    let at = heard.sounding().start;
+    assert!(heard.find(&twice, at.saturating_sub(8)).is_some(), "not the file twice; gaps {:?}", heard.gaps(0.0));
+    let health = house.ok("health", "");
+    assert_eq!((&health["underruns"], &health["unplanned_silence_s"]["since_boot"]), (&0.into(), &0.0.into()));
+}
+
+fn track_id(library: &Path) -> String {
+    let root: Value = serde_json::from_slice(&std::fs::read(library.join("library.json")).unwrap()).unwrap();
+    let page = root["pages"][0]["object"].as_str().unwrap().to_owned();
+    let show = |what: &str| {
+        rig::run(std::process::Command::new(rig::program("jukebox-office")).args(["show"]).arg(library).arg(what))
+    };
+    let page: Value = serde_json::from_str(&show(&page)).unwrap();
+    page["rows"][0]["id"].as_str().unwrap().to_owned()
+}
+
+/// A crash in mid-track: queue, position, volume and ids are there again, and it plays on by itself.
+#[test]
+fn a_crash_costs_nothing_that_was_answered() {
+    let mut house = House::new(Setup::default());
+    let ears = house.ears();
+    let add = r#"{"text":"fernando","id":"before-the-crash"}"#;
+    house.ok("add", add);
+    house.ok("add", "waterloo");
+    house.ok("volume", "41");
+    state(&ears, 0, SOON, "playing");
+    // The playhead is saved every ten seconds.
+    until("twelve seconds are heard", Duration::from_secs(40), || {
+        (house.player.recording().sounding().len() > 12 * 44_100).then_some(())
+    });
+    let before = house.ok("now", "")["position_ms"].as_u64().unwrap();
+    let mark = ears.mark();
+    house.player.crash_and_start_again();
+    let now = state(&ears, mark, SOON, "playing");
+    assert_eq!(now["track"]["title"], "Fernando");
+    let after = now["position_ms"].as_u64().unwrap();
+    assert!(after + 13_000 > before && after <= before + 3_000, "it goes on near {before}: {after}");
+    assert_eq!(house.ok("queue", "")["total"], 2);
+    assert_eq!(house.ok("volume", "+0")["percent"], 41);
+    assert_eq!(house.ask("add", add)["replayed"], true);
+    let up = ears.wait_from(mark, SOON, "started_up", |m| m.topic.ends_with("/event/started_up"));
+    assert_eq!(up.json()["previous_end"], "crashed");
+}
+
+/// The office goes away: the queue waits and says why; it comes back: sound follows within 2 s.
+#[test]
+fn an_office_that_is_away_is_waited_for() {
+    let mut house = House::new(Setup::default());
+    let ears = house.ears();
+    house.web.stop();
+    house.ok("add", "waterloo");
+    house.ok("add", "water music");
+    let waiting =
+        ears.wait_from(0, SOON, "the reason", |m| m.topic.ends_with("/now") && m.json()["reason"]["code"] == "refused");
+    assert_eq!(waiting.json()["state"], "buffering");
+    assert!(house.player.told(&["status"]).starts_with("Silent: the office refuses connections"));
+    assert_eq!(house.ok("queue", "")["total"], 2, "nothing is dropped");
+    let (mark, back) = (ears.mark(), Instant::now());
+    house.web.start_again();
+    state(&ears, mark, SOON, "playing");
+    assert!(back.elapsed() < Duration::from_secs(4), "sound followed after {:?}", back.elapsed());
+    // The broker goes away: music does not care, and what was published meanwhile is late, but for `add`.
+    let session = Instant::now();
+    house.broker.stop();
+    until("music plays on", SOON, || {
+        (house.player.recording().sounding().len() > 2 * 44_100 && session.elapsed() > Duration::from_millis(100))
+            .then_some(())
+    });
+    house.broker.start_again();
+    let ears = house.ears();
+    ears.wait("online again", |m| m.topic.ends_with("/availability") && m.payload == "online" && !m.retained);
+    assert_eq!(house.ok("now", "")["state"], "playing");
+    assert!(house.player.recording().gaps(60.0).is_empty(), "no gap while the broker was away");
+}
+
+/// What waited at the broker while the player was away: `add` is honoured, yesterday's skip is not.
+#[test]
+fn backlog_is_late_but_for_add() {
+    let mut house = House::new(Setup::default());
+    let (status, took) = house.player.process().terminate();
+    assert!(status.success() && took < Duration::from_secs(2), "{status} after {took:?}");
+    let ears = house.ears();
+    ears.wait("it says goodbye", |m| m.topic.ends_with("/availability") && m.payload == "offline");
+    let mark = ears.mark();
+    house.bot().publish("jukebox/1/hq/lobby/command/add", "waterloo", &[]);
+    house.bot().publish("jukebox/1/hq/lobby/command/volume", "99", &[]);
+    house.player.start_again();
+    let late = ears.wait_from(mark, SOON, "late", |m| m.topic.ends_with("/event/refused"));
+    assert_eq!((&late.json()["verb"], &late.json()["code"]), (&"volume".into(), &"late".into()));
+    ears.wait_from(mark, SOON, "the add", |m| m.topic.ends_with("/event/added"));
+    state(&ears, mark, SOON, "playing");
+    assert_ne!(house.ok("volume", "+0")["percent"], 99);
+    let up = ears.wait_from(mark, SOON, "started_up", |m| m.topic.ends_with("/event/started_up"));
+    assert_eq!(up.json()["previous_end"], "stopped");
+}
+
+/// SIGTERM in mid-track: a fade, not a click, within two seconds, and a watchdog that was fed until then.
+#[test]
+fn a_stop_fades_and_is_quick() {
+    let mut house = House::new(Setup { watchdog: Some(Duration::from_secs(4)), ..Setup::default() });
+    house.ok("add", "fernando");
+    until("it plays", SOON, || (house.player.recording().sounding().len() > 44_100).then_some(()));
+    assert!(house.player.notify().wait("WATCHDOG=1", SOON));
+    let (status, took) = house.player.process().terminate();
+    assert!(status.success() && took < Duration::from_secs(2), "{status} after {took:?}");
+    let heard = house.player.recording();
+    let end = heard.sounding().end;
+    // The last 5 ms ramp down: a mean level per millisecond that falls.
+    let level = |ms: usize| {
+        let from = end - (ms + 1) * 44;
+        heard.frames[from..from + 44].iter().flatten().map(|s| s.unsigned_abs() as u64).sum::<u64>()
+    };
+    assert!(level(0) < level(4) / 2 && level(0) < level(20) / 2, "{} {} {}", level(0), level(4), level(20));
+}
+
+/// Payloads of every wrong kind while music plays: each has its answer, the music has no gap.
+#[test]
+fn a_flood_of_nonsense_never_touches_the_sound() {
+    let house = House::new(Setup::default());
+    let ears = house.ears();
+    house.ok("add", "fernando");
+    state(&ears, 0, SOON, "playing");
+    let long = "x".repeat(9_000);
+    let deep = "[".repeat(4_000);
+    let nonsense = [
+        "{",
+        "{}",
+        "[]",
+        "null",
+        "{\"text\":null}",
+        "{\"text\":[1]}",
+        "\u{202e}\u{0}",
+        "track:",
+        "track:ä",
+        &long,
+        &deep,
+    ];
+    for verb in ["add", "volume", "mute", "skip", "remove", "search", "../../now", "%", "add/x"] {
+        for payload in nonsense.iter().filter(|p| !p.contains('\0')) {
+            house.bot().publish(&format!("jukebox/1/hq/lobby/command/{verb}"), payload, &[]);
+        }
+    }
+    // A byte string that is no text.
+    let raw = house.folder.path().join("raw");
+    rig::write(&raw, [0xff, 0xfe, 0x00, 0x80]);
+    let bot = house.bot();
+    let file = raw.display().to_string();
+    rig::run(
+        std::process::Command::new("mosquitto_pub")
+            .args(["-V", "5", "-h", "127.0.0.1", "-p", &bot.port.to_string(), "-u", &bot.user, "-P", &bot.password])
+            .args(["--cafile", &bot.ca.clone().unwrap().display().to_string(), "-q", "1"])
+            .args(["-t", "jukebox/1/hq/lobby/command/add", "-f", &file]),
+    );
+    until("it still answers", SOON, || (house.ask("ping", "x")["status"] == "ok").then_some(()));
+    assert_eq!(house.ok("now", "")["track"]["title"], "Fernando");
+    let heard = house.player.recording();
+    assert!(heard.gaps(5.0).is_empty(), "{:?}", heard.gaps(5.0));
+    assert_eq!(house.ok("health", "")["underruns"], 0);
+}
+
+/// A library whose objects lie: the track is skipped with its reason while others verify, and the music goes on.
+#[test]
+fn a_lying_library_costs_its_track_only() {
+    let house = House::new(Setup::default());
+    let ears = house.ears();
+    // The object of Waterloo's original: the largest file that only it needs. Every byte of sound is turned.
+    let id = house.ok("search", "waterloo")["results"][0]["track"].as_str().unwrap().to_owned();
+    let shown = rig::run(
+        std::process::Command::new(rig::program("jukebox-office")).args(["show"]).arg(&house.library).arg(&id),
+    );
+    let record: Value = serde_json::from_str(&shown).unwrap();
+    let object = record["renditions"][0]["object"].as_str().unwrap().to_owned();
+    let path = house.library.join("o").join(&object[..2]).join(&object);
+    let bytes: Vec<u8> = std::fs::read(&path).unwrap().iter().map(|b| !b).collect();
+    let _ = std::fs::remove_file(&path);
+    rig::write(&path, bytes);
+    house.ok("add", "fernando");
+    state(&ears, 0, SOON, "playing");
+    house.ok("add", r#"{"text":"waterloo","where":"next"}"#);
+    house.ok("add", "water music");
+    house.ok("skip", "");
+    let skipped = ears.wait_from(0, Duration::from_secs(40), "the bad track is skipped", |m| {
+        m.topic.ends_with("/event/skipped") && !m.json()["reason"].is_null()
+    });
+    assert_eq!(skipped.json()["reason"]["code"], "damaged");
+    ears.wait_from(0, SOON, "the next plays", |m| {
+        m.topic.ends_with("/now") && m.json()["track"]["title"] == "Water Music" && m.json()["state"] == "playing"
+    });
+    let verified =
+        std::process::Command::new(rig::program("jukebox-office")).arg("verify").arg(&house.library).output();
+    assert!(!verified.unwrap().status.success(), "verify finds it too");
+}
+
+/// A root of another form or an older one is refused with a word, and what is here stays.
+#[test]
+fn a_root_from_the_future_or_the_past_is_refused() {
+    let house = House::new(Setup::default());
+    let ears = house.ears();
+    let path = house.library.join("library.json");
+    let mut root: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    root["revision"] = 0.into();
+    rig::write(&path, root.to_string());
+    // It is looked at once a minute; a restart looks at once.
+    let mut house = house;
+    let mark = ears.mark();
+    house.player.start_again();
+    ears.wait_from(mark, SOON, "an older root", |m| {
+        m.topic.ends_with("/event/library") && m.payload.contains("is older than")
+    });
+    assert_eq!(house.ok("add", "waterloo")["track"]["title"], "Waterloo");
+    root["format"] = 2.into();
+    rig::write(&path, root.to_string());
+    house.player.start_again();
+    let panel = until("the panel says so", SOON, || {
+        let text = house.player.told(&["panel"]);
+        text.contains("newer than this player").then_some(text)
+    });
+    assert!(panel.contains("Waterloo"), "it plays what it has: {panel}");
+}
