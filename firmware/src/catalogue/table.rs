@@ -29,6 +29,8 @@ const MAX_WORDS: usize = 16;
 /// Characters of a search; further ones are ignored.
 const MAX_TEXT: usize = 512;
 
+/// A prefix index also for one letter: without it a search for one letter took ten times as long at 20,000 tracks. Phrases
+/// (`AC/DC`) need the positions that `detail = column` would leave out.
 const SCHEMA: &str = "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
     CREATE TABLE page (place INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE);
@@ -36,7 +38,7 @@ const SCHEMA: &str = "
         artist TEXT NOT NULL, album TEXT NOT NULL, year INTEGER NOT NULL, duration_ms INTEGER NOT NULL, record BLOB NOT NULL);
     CREATE INDEX track_place ON track (place);
     CREATE VIRTUAL TABLE word USING fts5(title, artist, album, content = '', contentless_delete = 1,
-        tokenize = 'unicode61 remove_diacritics 2', prefix = '2 3');
+        tokenize = 'unicode61 remove_diacritics 2', prefix = '1 2 3');
     PRAGMA user_version = 1;";
 
 pub(super) struct Table {
