@@ -1,4 +1,5 @@
 //! The office that serves, with real tools: curl, mosquitto's clients, a stock nginx, a stock mosquitto.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
