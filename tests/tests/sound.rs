@@ -4,8 +4,10 @@
 //! virtual DAC, which stands where a real one would. Material is made here, a few seconds long.
 
 mod sound {
-    pub mod material;
-    pub mod rig;
-
+    mod alsa;
+    mod material;
+    mod orders;
     mod play;
+    mod rig;
+    mod segments;
 }

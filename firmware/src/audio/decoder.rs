@@ -224,10 +224,6 @@ where
         if !in_track && !self.fit(rate) {
             return false;
         }
-        if !self.line.is_open() && self.line.feed.is_none() {
-            self.line.is_fit(rate);
-            return false;
-        }
         let Some(piece) = self.pieces.pop_front() else { return false };
         let digest = piece.segment.digest;
         let bytes = (self.read)(&digest).ok().filter(|b| Digest::of(b) == digest);

@@ -73,6 +73,27 @@ impl Feed {
         self.rate
     }
 
+    /// Takes over what was not heard at another rate, if anything: the device that came is not the one that went.
+    pub(crate) fn carry(&mut self, mut old: Feed, unheard: (Vec<f32>, u64, Vec<Marker>)) -> bool {
+        old.finish();
+        let (mut frames, first, mut markers) = unheard;
+        frames.extend_from_slice(&old.staged[old.gone..]);
+        markers.append(&mut old.waiting.into());
+        if frames.is_empty() {
+            return false;
+        }
+        if let Some(mut converter) = Converter::new(old.rate, self.rate) {
+            converter.put(&frames, &mut self.staged);
+            converter.finish(&mut self.staged);
+        }
+        let (from, to) = (u64::from(old.rate), u64::from(self.rate));
+        let moved = |m: Marker| Marker { ring: (m.ring - first) * to / from, content: Content::Float, ..m };
+        self.waiting.extend(markers.into_iter().map(moved));
+        self.start = old.start;
+        self.converter = self.start.filter(|s| s.rate != self.rate).and_then(|s| Converter::new(s.rate, self.rate));
+        true
+    }
+
     /// Frames ever put into the ring.
     pub(crate) const fn pushed(&self) -> u64 {
         self.pushed

@@ -12,7 +12,7 @@ use jukebox_board::output::{Content, Device, Fill, Health, Output, Timing};
 use jukebox_core::sound::OutputState;
 
 use super::feed::Feed;
-use super::render::{Renderer, STOP_MS};
+use super::render::{FLUSH_MS, Renderer, STOP_MS};
 use super::shared::{Bell, Controls};
 use super::{RateRule, Settings};
 
@@ -228,13 +228,26 @@ impl Line {
     /// What a device asks: the renderer, with a ring of the right rate.
     fn fill(&mut self, device: &Device, rate: u32) -> Fill {
         let controls = self.shared.controls.clone();
-        let renderer = match self.home.take().filter(|_| self.feed.as_ref().is_some_and(|f| f.rate() == rate)) {
-            Some(renderer) => renderer,
-            None => {
-                let first = self.feed.is_none();
-                let (feed, (frames, markers)) = Feed::new(rate, controls.clone());
+        let old = self.home.take().zip(self.feed.take());
+        let renderer = match old {
+            Some((renderer, feed)) if feed.rate() == rate => {
                 self.feed = Some(feed);
-                let rise_ms = if first { self.settings.start_ramp_ms } else { 0 };
+                renderer
+            }
+            old => {
+                let (mut feed, (frames, markers)) = Feed::new(rate, controls.clone());
+                let rise_ms = match old {
+                    None => self.settings.start_ramp_ms,
+                    // A track begins: not a sample of it is faded.
+                    Some((renderer, old)) => {
+                        if feed.carry(old, renderer.into_unheard()) {
+                            FLUSH_MS
+                        } else {
+                            0
+                        }
+                    }
+                };
+                self.feed = Some(feed);
                 Renderer::new(frames, markers, controls, rate, rise_ms)
             }
         };

@@ -18,7 +18,7 @@ use rtrb::chunks::ReadChunk;
 use super::shared::{Controls, Told};
 
 /// Skip, seek, and coming back after silence.
-const FLUSH_MS: u32 = 5;
+pub(crate) const FLUSH_MS: u32 = 5;
 const PAUSE_MS: u32 = 10;
 pub(crate) const STOP_MS: u32 = 50;
 /// Runs that may wait for the DAC: two periods hold far fewer.
@@ -158,8 +158,7 @@ impl Renderer {
         let last = queued.or(self.again.back()).unwrap_or(&self.now).kind;
         // The end of a track wants one call more, in which the DAC is told to have played it.
         let unsettled = self.next_marker().is_some() || self.runs.iter().any(|r| r.music);
-        let ends = last != Kind::Music
-            && (there > 0 || unsettled || (self.now.kind == Kind::End && !self.heard.ended));
+        let ends = last != Kind::Music && (there > 0 || unsettled || (self.now.kind == Kind::End && !self.heard.ended));
         !paused && (there >= frames || (!patient && ends))
     }
 
@@ -196,6 +195,20 @@ impl Renderer {
             let at = std::time::Instant::now();
             self.publish(Timing { left: 0, epoch: 0, at }, 0);
         }
+    }
+
+    /// All that was not heard: frames, their first ring frame, and markers, the first of which is the first frame's.
+    pub(crate) fn into_unheard(mut self) -> (Vec<f32>, u64, Vec<Marker>) {
+        let mut frames = vec![0.0; self.there() as usize * 2];
+        self.copy(&mut frames);
+        let into = if self.now.kind == Kind::Music { self.read - self.now.ring } else { 0 };
+        let at = self.now.at + into * u64::from(self.now.rate) / u64::from(self.rate);
+        let mut markers = vec![Marker { ring: self.read, at, ..self.now }];
+        while let Some(marker) = self.next_marker() {
+            self.pass(marker);
+            markers.push(marker);
+        }
+        (frames, self.read, markers)
     }
 
     /// Music in a stretch of one kind; returns its frames.
