@@ -33,11 +33,13 @@ fn serve_lets_players_and_bots_in() {
     // The player's own account, and a bot's: each hears what the other may say.
     let bot = office.bot();
     let mut lobby = bot.clone();
+    lobby.client = Some(mqtt.user.clone());
     (lobby.user, lobby.password) = (mqtt.user.clone(), mqtt.password.expect("a password").reveal().to_owned());
     let player_ears = lobby.listen(&["jukebox/1/hq/lobby/command/#"]);
     let bot_ears = bot.listen(&["jukebox/1/hq/#"]);
     bot.publish("jukebox/1/hq/lobby/command/skip", "7", &[]);
     player_ears.wait("the bot's command", |m| m.topic.ends_with("/command/skip") && m.payload == "7");
+    drop(player_ears);
     lobby.publish("jukebox/1/hq/kitchen/volume", "1", &[]);
     lobby.publish("jukebox/1/hq/lobby/volume", "35", &[]);
     bot_ears.wait("the player's state", |m| m.topic == "jukebox/1/hq/lobby/volume" && m.payload == "35");

@@ -68,7 +68,13 @@ impl Broker {
 
     /// How somebody reaches it, `bot` or a player.
     pub fn account(&self, user: &str) -> Account {
-        Account { port: self.port, user: user.to_owned(), password: PASSWORD.to_owned(), ca: self.ca.clone() }
+        Account {
+            port: self.port,
+            user: user.to_owned(),
+            password: PASSWORD.to_owned(),
+            ca: self.ca.clone(),
+            client: None,
+        }
     }
 
     /// What it logs.

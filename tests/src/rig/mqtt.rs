@@ -19,6 +19,8 @@ pub struct Account {
     pub password: String,
     /// The CA, if it speaks TLS.
     pub ca: Option<PathBuf>,
+    /// Client id, where the broker binds it to the user; only one connection at a time has it.
+    pub client: Option<String>,
 }
 
 impl Account {
@@ -92,6 +94,9 @@ impl Account {
         tool.args(["-V", "5", "-h", "127.0.0.1", "-p", &self.port.to_string(), "-u", &self.user, "-P", &self.password]);
         if let Some(ca) = &self.ca {
             tool.arg("--cafile").arg(ca);
+        }
+        if let Some(client) = &self.client {
+            tool.arg("-i").arg(client);
         }
     }
 }

@@ -79,6 +79,6 @@ impl Office {
         let port = port.unwrap_or_else(|| panic!("the greeting names no port:\n{}", self.greeting.join("\n")));
         let password = std::fs::read_to_string(self.state.join("bot.password"));
         let password = password.unwrap_or_else(|e| panic!("bot.password: {e}")).trim().to_owned();
-        Account { port, user: "bot".into(), password, ca: Some(self.state.join("ca.pem")) }
+        Account { port, user: "bot".into(), password, ca: Some(self.state.join("ca.pem")), client: None }
     }
 }
