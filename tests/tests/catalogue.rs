@@ -1,4 +1,5 @@
 //! The catalogue from a library in a folder: refresh page by page, search, and roots that must not be believed.
+#![allow(clippy::unwrap_used)] // helpers of tests are tests too
 
 use std::fs;
 use std::path::PathBuf;
@@ -347,8 +348,8 @@ async fn twenty_thousand_tracks_are_small_on_the_wire_and_quick_to_search() {
         took.push(start.elapsed());
         assert!(hits.total > 0 && hits.rows.is_sorted_by_key(|r| u32::MAX - r.popularity), "{text}");
     }
-    for kind in 0..6 {
-        println!("  like `{}`: worst {:?}", searches[kind], took.iter().skip(kind).step_by(6).max().unwrap());
+    for (kind, like) in searches.iter().enumerate().take(6) {
+        println!("  like `{like}`: worst {:?}", took.iter().skip(kind).step_by(6).max().unwrap());
     }
     took.sort();
     let (p50, p99) = (took[took.len() / 2], took[took.len() * 99 / 100]);

@@ -1,4 +1,5 @@
 //! Downloads from a real nginx, from a folder, and from servers that misbehave in every way that was thought of.
+#![allow(clippy::unwrap_used)] // helpers of tests are tests too
 
 use std::collections::HashSet;
 use std::fs;

@@ -1,4 +1,5 @@
 //! The link to the broker against a real mosquitto: killed, frozen, restarted; two players of one name.
+#![allow(clippy::unwrap_used)] // helpers of tests are tests too
 
 use std::fs;
 use std::io::Write;

@@ -2,6 +2,7 @@
 //!
 //! Power cuts: a writer runs under strace; its recorded writes are replayed into images of the disk as they may lie there
 //! after a cut at any moment, and each image is opened. Nothing that was acknowledged before the cut may be missing.
+#![allow(clippy::unwrap_used)] // helpers of tests are tests too
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -165,7 +165,7 @@ struct Origin {
 }
 
 enum Door {
-    Http(Http, Uri),
+    Http(Box<Http>, Uri),
     Folder(Folder),
 }
 
@@ -471,7 +471,7 @@ fn origin(url: &str, tls: Option<&rustls::ClientConfig>, insecure: bool) -> Resu
         (Some("http"), _) => distrustful().map_err(|e| system(&e))?,
         _ => return Err(form()),
     };
-    made(Door::Http(Http::new(&uri, &tls), uri))
+    made(Door::Http(Box::new(Http::new(&uri, &tls)), uri))
 }
 
 /// TLS that trusts nobody, for a client that never uses it.

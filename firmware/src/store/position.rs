@@ -16,7 +16,7 @@ use super::{Recovered, Trouble, reject, sync_dir};
 pub const MAX_POSITION: usize = 1024;
 
 const NAME: &str = "position";
-const SLOT: u64 = 4096;
+const SLOT_BYTES: u64 = 4096;
 /// Name and form of the file.
 const MAGIC: [u8; 4] = *b"JPo1";
 const HEAD: usize = 4 + 8 + 2;
@@ -40,7 +40,7 @@ impl Position {
             file = open()?;
         }
         // Its full length from the start: a save changes no metadata.
-        file.set_len(2 * SLOT)?;
+        file.set_len(2 * SLOT_BYTES)?;
         file.sync_all()?;
         sync_dir(dir)?;
         let sequence = whole.as_ref().map_or(0, |(sequence, _)| *sequence);
@@ -60,26 +60,29 @@ impl Position {
         slot.extend_from_slice(&(bytes.len() as u16).to_be_bytes());
         slot.extend_from_slice(bytes);
         slot.extend_from_slice(&Digest::of(&slot).0[..SUM]);
-        self.file.write_all_at(&slot, sequence % 2 * SLOT).and_then(|()| self.file.sync_data()).map_err(|e| match e
-            .kind()
-        {
-            io::ErrorKind::StorageFull => Trouble::DiskFull,
-            _ => Trouble::Card(e.to_string()),
+        self.file.write_all_at(&slot, sequence % 2 * SLOT_BYTES).and_then(|()| self.file.sync_data()).map_err(|e| {
+            match e.kind() {
+                io::ErrorKind::StorageFull => Trouble::DiskFull,
+                _ => Trouble::Card(e.to_string()),
+            }
         })?;
         self.sequence = sequence;
         Ok(())
     }
 }
 
-/// The newer whole slot with its sequence, and whether anything was ever written.
-fn slots(file: &File) -> io::Result<(Option<(u64, Vec<u8>)>, bool)> {
-    let mut newest: Option<(u64, Vec<u8>)> = None;
+/// Sequence and bytes.
+type Slot = (u64, Vec<u8>);
+
+/// The newer whole slot, and whether anything was ever written.
+fn slots(file: &File) -> io::Result<(Option<Slot>, bool)> {
+    let mut newest: Option<Slot> = None;
     let mut written = false;
     for n in 0..2 {
         let mut slot = vec![0; HEAD + MAX_POSITION + SUM];
         let mut filled = 0;
         while filled < slot.len() {
-            match file.read_at(&mut slot[filled..], n * SLOT + filled as u64)? {
+            match file.read_at(&mut slot[filled..], n * SLOT_BYTES + filled as u64)? {
                 0 => break,
                 more => filled += more,
             }
@@ -125,7 +128,7 @@ mod tests {
         let path = dir.path().join(NAME);
         let whole = fs::read(&path).unwrap();
         let mut torn = whole.clone();
-        torn[SLOT as usize + 20] ^= 1; // the third lies in the odd slot
+        torn[SLOT_BYTES as usize + 20] ^= 1; // the third lies in the odd slot
         fs::write(&path, &torn).unwrap();
         assert_eq!(open().1.position, Some(vec![2; 9]));
         torn[20] ^= 1;
