@@ -1,4 +1,5 @@
 //! What is in a library is the music: sample for sample where the codec allows it, from every segment.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod common;
 

@@ -308,7 +308,9 @@ fn plain(e: &Error) -> String {
     match e {
         Error::IoError(e) if e.kind() == io::ErrorKind::UnexpectedEof => "it ends too early".into(),
         Error::IoError(e) => e.to_string(),
-        Error::DecodeError(why) | Error::Unsupported(why) | Error::LimitError(why) => (*why).into(),
+        Error::DecodeError(why) | Error::Unsupported(why) | Error::LimitError(why) => {
+            why.rsplit_once(": ").map_or(*why, |(_, why)| why).into()
+        }
         e => e.to_string(),
     }
 }

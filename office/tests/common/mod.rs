@@ -1,5 +1,6 @@
 //! Music made on the spot with the tools that people use, and a library read back as a player reads it.
 #![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(clippy::unwrap_used, reason = "only tests are helped")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
