@@ -214,8 +214,10 @@ impl Renderer {
     /// Music in a stretch of one kind; returns its frames.
     fn stretch(&mut self, out: &mut [f32], paused: bool, stopping: bool, flush: u64, content: &mut Content) -> usize {
         let wanted = (out.len() / 2) as u64;
+        // Music begins with its first frame, not with its marker: that comes a moment earlier.
         while let Some(marker) = self.next_marker()
             && marker.ring <= self.read
+            && (marker.kind != Kind::Music || self.there() > 0)
         {
             self.pass(marker);
         }
@@ -336,7 +338,7 @@ impl Renderer {
     /// Leaves out everything before ring frame `to`.
     fn jump(&mut self, to: u64) {
         while let Some(marker) = self.next_marker()
-            && marker.ring <= to
+            && (marker.ring < to || (marker.ring == to && marker.kind != Kind::Music))
         {
             self.pass(marker);
         }
