@@ -119,13 +119,14 @@ fn flac_is_bit_exact_from_every_segment() {
     let summary = place.publish();
     assert_eq!((summary.tracks, summary.unusable.len(), summary.notes.len()), (4, 0, 0), "{summary:?}");
     let library = place.library();
-    for (name, borders) in [("cd", 6), ("studio", 6), ("mono", 6), ("odd", 5)] {
+    for (name, borders) in [("cd", 6), ("studio", 6), ("mono", 6), ("odd", 4)] {
         let record = library.titled(name);
         let r = rendition(&record, RenditionName::Original);
         let whole = decode(r, &library.segments(r));
-        let expected = reference(&place.music(&format!("{name}.flac")));
-        assert!(trim(r, &whole) == expected, "{name} is not what ffmpeg decodes");
-        assert!(expected == reference(&place.at(&format!("{name}.wav"))));
+        let expected = reference(&place.at(&format!("{name}.wav")));
+        assert!(trim(r, &whole) == expected, "{name} is not what was encoded");
+        // Debian's ffmpeg finds no sound in blocks of 65,535 frames.
+        assert!(name == "odd" || expected == reference(&place.music(&format!("{name}.flac"))));
         assert!(starts_exactly_anywhere(&library, r).iter().all(|&n| n == 0));
         packets_are_whole(&library, r, 0);
         let grid = borders_s(&library, r);
