@@ -8,7 +8,8 @@ die() { printf '%s\n' "$*" >&2; exit 1; }
 need() {
 	local missing=() had sudo=
 	for package in "$@"; do
-		[ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+		# A line for each architecture.
+		dpkg-query -W -f '${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
 	done
 	[ ${#missing[@]} -gt 0 ] || return 0
 	command -v apt-get >/dev/null || die "These Debian packages are needed, and there is no apt-get: ${missing[*]}"
