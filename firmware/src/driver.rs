@@ -10,7 +10,8 @@ use std::io::{BufWriter, Write};
 use std::time::Duration;
 
 use anyhow::Context;
-use jukebox_core::jukebox::{Incoming, Input, Jukebox, Output, Source, Topic};
+use jukebox_core::exchange::{Incoming, Input, Output, Source, Topic};
+use jukebox_core::jukebox::Jukebox;
 use jukebox_core::sound::{Order, Report};
 use jukebox_core::time::{Instant, Span};
 use jukebox_core::wire::State;

@@ -3,6 +3,7 @@
 //! The watchdog is fed with evidence only: the driver turned, and while music should sound the count of frames moved.
 
 use std::io;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
@@ -12,8 +13,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// an empty store are told otherwise; this is for a pipeline that hangs.
 const STUCK: Duration = Duration::from_secs(20);
 
-/// What systemd wants to hear.
+/// Lines that may wait for a service manager that does not listen just now; more are left out.
+const LINES: usize = 8;
+
+/// What systemd wants to hear. It is told from a thread of its own: its socket blocks when it does not read.
 pub struct Systemd {
+    lines: Option<SyncSender<Line>>,
     every: Option<Duration>,
     fed: Instant,
     frames: u64,
@@ -27,24 +32,32 @@ impl Systemd {
         // Half the time that systemd waits, as its manual advises.
         let every = sd_notify::watchdog_enabled().map(|t| t / 2);
         let now = Instant::now();
-        Self { every, fed: now, frames: 0, moved: now, said: String::new() }
+        let lines = std::env::var_os("NOTIFY_SOCKET").and_then(|_| listener());
+        Self { lines, every, fed: now, frames: 0, moved: now, said: String::new() }
+    }
+
+    fn tell(&self, line: Line) {
+        if let Some(lines) = &self.lines {
+            // Full: it does not listen, and would hear old news.
+            let _ = lines.try_send(line);
+        }
     }
 
     /// The player answers to commands now.
     pub fn ready(&self) {
-        tell(&[NotifyState::Ready]);
+        self.tell(Line::Ready);
     }
 
     /// It is about to end.
     pub fn stopping(&self) {
-        tell(&[NotifyState::Stopping]);
+        self.tell(Line::Stopping);
     }
 
     /// The sentence that `systemctl status` shows.
     pub fn status(&mut self, sentence: &str) {
         if self.said != sentence {
             self.said = sentence.into();
-            tell(&[NotifyState::Status(sentence)]);
+            self.tell(Line::Status(sentence.into()));
         }
     }
 
@@ -62,7 +75,7 @@ impl Systemd {
         let Some(every) = self.every else { return };
         if now - self.fed >= every / 2 && now - self.moved < STUCK {
             self.fed = now;
-            tell(&[NotifyState::Watchdog]);
+            self.tell(Line::Watchdog);
         }
     }
 }
@@ -73,9 +86,29 @@ impl Default for Systemd {
     }
 }
 
-fn tell(states: &[NotifyState<'_>]) {
-    // Without systemd there is nobody to tell.
-    let _ = sd_notify::notify(states);
+enum Line {
+    Ready,
+    Stopping,
+    Watchdog,
+    Status(String),
+}
+
+fn listener() -> Option<SyncSender<Line>> {
+    let (lines, come) = sync_channel::<Line>(LINES);
+    let thread = std::thread::Builder::new().name("systemd".into()).stack_size(64 << 10);
+    let run = move || {
+        for line in come {
+            let state = match &line {
+                Line::Ready => NotifyState::Ready,
+                Line::Stopping => NotifyState::Stopping,
+                Line::Watchdog => NotifyState::Watchdog,
+                Line::Status(text) => NotifyState::Status(text),
+            };
+            // A manager that went away is no reason to stop.
+            let _ = sd_notify::notify(&[state]);
+        }
+    };
+    thread.spawn(run).ok().map(|_| lines)
 }
 
 /// The signals that end the player: SIGTERM, SIGINT.

@@ -85,7 +85,7 @@ fn an_outage_waits_and_a_bad_track_is_skipped() {
     assert_eq!(w.retained["now"]["reason"]["code"], "timeout");
     assert_eq!(w.retained["queue"]["total"], 4, "an outage drops nothing");
     w.link = Link::Up { kbps: 5_000, rtt: Span::ms(30) };
-    w.give(jukebox_core::jukebox::Input::Link { up: true });
+    w.give(jukebox_core::exchange::Input::Link { up: true });
     w.pass(Span::s(2));
     assert_eq!(w.ask("now", "")["data"]["state"], "playing", "sound follows the link within 2 s");
     w.pass(Span::s(300));
@@ -241,7 +241,7 @@ proptest! {
                 Act::Link(0) => w.link = Link::Down { reason: Reason::Refused, after: Span::ms(50) },
                 Act::Link(kbps) => {
                     w.link = Link::Up { kbps, rtt: Span::ms(80) };
-                    w.give(jukebox_core::jukebox::Input::Link { up: true });
+                    w.give(jukebox_core::exchange::Input::Link { up: true });
                 }
                 Act::Cut => w.power_cut(),
                 Act::Plug(present) => w.plug(present),
@@ -249,7 +249,7 @@ proptest! {
         }
         w.pass(Span::s(1));
         w.link = Link::Up { kbps: 20_000, rtt: Span::ms(30) };
-        w.give(jukebox_core::jukebox::Input::Link { up: true });
+        w.give(jukebox_core::exchange::Input::Link { up: true });
         w.plug(true);
         w.pass(Span::s(40));
         let added: Vec<u64> = tokens.iter().filter(|t| t.1 == "add").filter_map(|t| w.replies.get(&t.0))
@@ -278,7 +278,7 @@ proptest! {
             }
         }
         let json = serde_json::to_string(&w.script).unwrap();
-        let script: Vec<(Instant, jukebox_core::jukebox::Input)> = serde_json::from_str(&json).unwrap();
+        let script: Vec<(Instant, jukebox_core::exchange::Input)> = serde_json::from_str(&json).unwrap();
         prop_assert_eq!(World::replay(&script, began, seed), w.said);
     }
 }

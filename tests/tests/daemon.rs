@@ -150,11 +150,11 @@ fn every_verb_by_hand() {
     assert_eq!(reply.json()["data"]["nonce"], "old");
     // Retained commands, strange response topics, a verb that is not for all.
     let mark = ears.mark();
-    house.bot().publish("jukebox/1/hq/lobby/command/skip", "", &["-r", "-n"]);
-    house.bot().publish("jukebox/1/hq/lobby/command/volume", "90", &["-r"]);
+    house.bot().publish("jukebox/1/hq/lobby/command/skip", "7", &["-r"]);
     let refused = ears.wait_from(mark, SOON, "retained", |m| m.topic.ends_with("/event/refused"));
     assert_eq!(refused.json()["code"], "retained");
-    house.bot().publish("jukebox/1/hq/lobby/command/volume", "", &["-r", "-n"]);
+    let clear = house.bot();
+    clear.publish("jukebox/1/hq/lobby/command/skip", "", &["-r"]);
     let mark = ears.mark();
     let bad = ["-D", "PUBLISH", "response-topic", "jukebox/1/hq/lobby/volume"];
     house.bot().publish("jukebox/1/hq/lobby/command/volume", "91", &bad);
@@ -169,7 +169,8 @@ fn every_verb_by_hand() {
     // On the player itself.
     assert!(house.player.told(&["status"]).contains("Fernando"));
     assert!(house.player.told(&["--json", "queue"]).contains("\"total\":1"));
-    assert!(house.player.told(&["panel"]).contains("Fernando"));
+    // The volume stands before it for two seconds.
+    until("the panel shows the track", SOON, || house.player.told(&["panel"]).contains("Fernando").then_some(()));
     let out = house.player.cli(&["skip", "99"]);
     assert!(!out.status.success() && String::from_utf8_lossy(&out.stderr).contains("Entry 99 is not"), "{out:?}");
 }
@@ -192,7 +193,7 @@ fn two_tracks_are_joined_sample_for_sample() {
             .arg(track_id(&probe.path().join("library"))),
     );
     let record: Value = serde_json::from_str(&shown).unwrap();
-    let loudness = record["loudness"].as_f64().unwrap_or_else(|| panic!("{shown}"));
+    let loudness = record["record"]["loudness"].as_f64().unwrap_or_else(|| panic!("{shown}"));
     let output = format!("first_volume = 100\nloudness_lufs = {}\n", loudness as f32);
     let house = House::with(Setup { output, ..Setup::default() }, make);
     let ears = house.ears();
@@ -216,11 +217,10 @@ fn two_tracks_are_joined_sample_for_sample() {
 fn track_id(library: &Path) -> String {
     let root: Value = serde_json::from_slice(&std::fs::read(library.join("library.json")).unwrap()).unwrap();
     let page = root["pages"][0]["object"].as_str().unwrap().to_owned();
-    let show = |what: &str| {
-        rig::run(std::process::Command::new(rig::program("jukebox-office")).args(["show"]).arg(library).arg(what))
-    };
-    let page: Value = serde_json::from_str(&show(&page)).unwrap();
-    page["rows"][0]["id"].as_str().unwrap().to_owned()
+    let mut show = std::process::Command::new(rig::program("jukebox-office"));
+    let rows = rig::run(show.arg("show").arg(library).arg(page));
+    let page: Value = serde_json::from_str(&rows).unwrap();
+    page["catalogue"]["rows"][0]["id"].as_str().unwrap_or_else(|| panic!("{rows}")).to_owned()
 }
 
 /// A crash in mid-track: queue, position, volume and ids are there again, and it plays on by itself.
@@ -313,7 +313,9 @@ fn a_stop_fades_and_is_quick() {
     let (status, took) = house.player.process().terminate();
     assert!(status.success() && took < Duration::from_secs(2), "{status} after {took:?}");
     let heard = house.player.recording();
-    let end = heard.sounding().end;
+    // Behind the fade lies at most the dither's noise: one step of 16 bits.
+    let loud = |f: &[i32; 2]| f.iter().any(|s| s.unsigned_abs() > 8 << 16);
+    let end = heard.frames.iter().rposition(loud).unwrap() + 1;
     // The last 5 ms ramp down: a mean level per millisecond that falls.
     let level = |ms: usize| {
         let from = end - (ms + 1) * 44;
@@ -345,7 +347,8 @@ fn a_flood_of_nonsense_never_touches_the_sound() {
         &deep,
     ];
     for verb in ["add", "volume", "mute", "skip", "remove", "search", "../../now", "%", "add/x"] {
-        for payload in nonsense.iter().filter(|p| !p.contains('\0')) {
+        // An empty object is a good skip.
+        for payload in nonsense.iter().filter(|p| !p.contains('\0') && (verb, **p) != ("skip", "{}")) {
             house.bot().publish(&format!("jukebox/1/hq/lobby/command/{verb}"), payload, &[]);
         }
     }
@@ -361,10 +364,18 @@ fn a_flood_of_nonsense_never_touches_the_sound() {
             .args(["-t", "jukebox/1/hq/lobby/command/add", "-f", &file]),
     );
     until("it still answers", SOON, || (house.ask("ping", "x")["status"] == "ok").then_some(()));
-    assert_eq!(house.ok("now", "")["track"]["title"], "Fernando");
+    let now = until("the flood is over", SOON, || {
+        let reply = house.ask("now", "");
+        (reply["status"] == "ok").then(|| reply["data"].clone())
+    });
+    assert_eq!(now["track"]["title"], "Fernando");
     let heard = house.player.recording();
     assert!(heard.gaps(5.0).is_empty(), "{:?}", heard.gaps(5.0));
-    assert_eq!(house.ok("health", "")["underruns"], 0);
+    let health = until("health is answered", SOON, || {
+        let reply = house.ask("health", "");
+        (reply["status"] == "ok").then(|| reply["data"].clone())
+    });
+    assert_eq!(health["underruns"], 0);
 }
 
 /// A library whose objects lie: the track is skipped with its reason while others verify, and the music goes on.
@@ -378,7 +389,7 @@ fn a_lying_library_costs_its_track_only() {
         std::process::Command::new(rig::program("jukebox-office")).args(["show"]).arg(&house.library).arg(&id),
     );
     let record: Value = serde_json::from_str(&shown).unwrap();
-    let object = record["renditions"][0]["object"].as_str().unwrap().to_owned();
+    let object = record["record"]["renditions"][0]["object"].as_str().unwrap().to_owned();
     let path = house.library.join("o").join(&object[..2]).join(&object);
     let bytes: Vec<u8> = std::fs::read(&path).unwrap().iter().map(|b| !b).collect();
     let _ = std::fs::remove_file(&path);

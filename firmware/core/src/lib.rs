@@ -10,6 +10,7 @@ extern crate alloc;
 pub mod checkpoint;
 pub mod command;
 pub mod event;
+pub mod exchange;
 pub mod gesture;
 pub mod jukebox;
 pub mod library;

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 
 use crate::checkpoint::Intent;
 use crate::command::{self, Command, Refusal, Request, Verb, What};
+use crate::exchange::{Incoming, Output, Source};
 use crate::gesture::{Button, Gesture};
-use crate::jukebox::{Ask, Incoming, Jukebox, Notice, Output, Pending, Source};
+use crate::jukebox::{Ask, Jukebox, Notice, Pending};
 use crate::library::Row;
 use crate::queue::{MAX_ENTRIES, NotAdded, Where};
 use crate::reason::Code;
@@ -140,10 +141,7 @@ impl Jukebox {
         let Some(i) = self.pending.iter().position(|p| p.question == token) else { return };
         let Pending { ask, request, .. } = self.pending.remove(i);
         let outcome = match (hits, &request.command) {
-            (None, _) => Err(Refusal {
-                retry_after_s: Some(30),
-                ..Refusal::new(Code::NoCatalogue, "The catalogue is still on its way; try again in a moment.")
-            }),
+            (None, _) => Err(no_catalogue()),
             (Some((hits, total)), Command::Search { .. }) => {
                 Ok(json!({"results": hits.iter().map(Hit::from).collect::<Vec<_>>(), "total": total}))
             }
@@ -386,6 +384,11 @@ impl Jukebox {
 fn starts_in_next(left_ms: u64, total_ms: u64, entries: usize) -> u64 {
     let mean = total_ms / entries.max(1) as u64;
     (left_ms.min(mean) / 1_000).max(1)
+}
+
+fn no_catalogue() -> Refusal {
+    let refusal = Refusal::new(Code::NoCatalogue, "The catalogue is still on its way; try again in a moment.");
+    Refusal { retry_after_s: Some(10), ..refusal }
 }
 
 fn default_by(source: Source) -> &'static str {

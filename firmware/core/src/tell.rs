@@ -8,7 +8,8 @@ use core::fmt::Write;
 
 use crate::checkpoint::Intent;
 use crate::command::Verb;
-use crate::jukebox::{Jukebox, Notice, Output, Topic};
+use crate::exchange::{Output, Topic};
+use crate::jukebox::{Jukebox, Notice};
 use crate::reason::Reason;
 use crate::sound::{EntryId, OutputState};
 use crate::time::{Frames, Instant, Span};

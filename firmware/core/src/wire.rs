@@ -161,7 +161,7 @@ pub struct Health<'a> {
     pub on_board_queue_s: u64,
     /// Seconds of unplanned silence.
     pub unplanned_silence_s: Silence,
-    /// Times that the ring was empty.
+    /// Frames that were due and not in the ring.
     pub underruns: u64,
     /// Errors of the sound device.
     pub xruns: u32,

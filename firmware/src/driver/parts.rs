@@ -8,7 +8,8 @@ use jukebox_board::buttons::{Key, Keyboard};
 use jukebox_board::panel::{Panel, PanelHandle, Png, Terminal};
 use jukebox_board::profile::Profile;
 use jukebox_core::checkpoint::{KnownLibrary, Saved};
-use jukebox_core::jukebox::{self, Input, Jukebox, Settings, Vitals};
+use jukebox_core::exchange::{self, Input, Settings, Vitals};
+use jukebox_core::jukebox::Jukebox;
 use jukebox_core::library::{RenditionName, TrackId};
 use jukebox_core::link::Sample;
 use jukebox_core::planner::Wish;
@@ -176,6 +177,8 @@ impl Parts {
         let (catalogue, inbox) = (self.catalogue.clone(), self.inbox.clone());
         tokio::task::spawn_local(async move {
             let hits = match catalogue.search(&text, limit as u32, offset as u32).await {
+                // Nothing found in nothing: it is still on its way.
+                Ok(hits) if hits.total == 0 && tracks(&catalogue).await.is_none() => None,
                 Ok(hits) => Some((hits.rows, hits.total.into())),
                 Err(e) => none(&e),
             };
@@ -187,7 +190,8 @@ impl Parts {
         let (catalogue, inbox) = (self.catalogue.clone(), self.inbox.clone());
         tokio::task::spawn_local(async move {
             let hits = match catalogue.by_id(track).await {
-                Ok(row) => Some((row.into_iter().collect(), 0)),
+                Ok(None) if tracks(&catalogue).await.is_none() => None,
+                Ok(row) => Some((row.into_iter().collect(), 1)),
                 Err(e) => none(&e),
             };
             let _ = inbox.send(News::Input(Input::Found { token, hits })).await;
@@ -198,7 +202,7 @@ impl Parts {
     fn refresh_catalogue(&self) {
         let (catalogue, fetcher, inbox) = (self.catalogue.clone(), self.fetcher.clone(), self.inbox.clone());
         tokio::task::spawn_local(async move {
-            let mut state = jukebox::Catalogue { tracks: tracks(&catalogue).await, ..Default::default() };
+            let mut state = exchange::Catalogue { tracks: tracks(&catalogue).await, ..Default::default() };
             loop {
                 let (news, began, first) = (inbox.clone(), Instant::now(), state.tracks.is_none());
                 let mut shown = state.clone();
@@ -252,7 +256,7 @@ fn none<T>(e: &catalogue::CatalogueError) -> Option<T> {
 }
 
 /// What a refresh says about the catalogue.
-fn outcome(state: &mut jukebox::Catalogue, refreshed: Result<Refreshed, RefreshError>) {
+fn outcome(state: &mut exchange::Catalogue, refreshed: Result<Refreshed, RefreshError>) {
     (state.reason, state.refused, state.newer) = (None, None, false);
     match refreshed {
         Ok(Refreshed::Unchanged) => {}

@@ -31,7 +31,7 @@ const RESERVE: usize = WINDOW as usize + 8;
 /// Told to the broker, which drops larger ones.
 const MAX_PACKET: u32 = 64 << 10;
 /// How long the broker keeps session and commands while the player is away.
-const SESSION_S: u32 = 24 * 3600;
+const SESSION_S: u32 = 7 * 86_400;
 /// TCP, TLS and the broker's hello together; 3G needs more than the usual 5 s.
 const CONNECT_WITHIN: Duration = Duration::from_secs(30);
 /// One address of several, so that a dead IPv6 does not eat the time.

@@ -9,7 +9,8 @@ pub mod library;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jukebox_core::checkpoint::Saved;
-use jukebox_core::jukebox::{Catalogue, Incoming, Input, Jukebox, Output, Settings, Source};
+use jukebox_core::exchange::{Catalogue, Incoming, Input, Output, Settings, Source};
+use jukebox_core::jukebox::Jukebox;
 use jukebox_core::library::{Digest, RenditionName};
 use jukebox_core::link::Sample;
 use jukebox_core::reason::Reason;

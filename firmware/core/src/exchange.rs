@@ -1,0 +1,282 @@
+//! Everything that can happen to the player ([`Input`]), and everything that it can want of the world ([`Output`]): data.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::{Change, KnownLibrary};
+use crate::gesture::Edge;
+use crate::library::{Digest, RenditionName, Row, TrackId};
+use crate::link::Sample;
+use crate::planner::{Arrival, Wish};
+use crate::reason::Reason;
+use crate::sound::{Heard, Order, Report};
+use crate::time::{Span, UnixMs};
+use crate::view::View;
+use crate::wire::Origin;
+
+/// What does not change while the process runs, and what a reload of the configuration changes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Id of the player.
+    pub player: String,
+    /// What people call it.
+    pub name: String,
+    /// Id of the site.
+    pub site: String,
+    /// Version that runs.
+    pub version: String,
+    /// The board.
+    pub model: String,
+    /// The board's serial number.
+    pub serial: String,
+    /// Digest of the configuration.
+    pub config: String,
+    /// Address shown on the information page; the office's, as configured.
+    pub office: String,
+    /// Whether plain connections are allowed.
+    pub insecure: bool,
+    /// Whether a broker is configured: without one nobody misses it.
+    pub broker: bool,
+    /// Ceiling of the volume, in percent.
+    pub volume_max: u8,
+    /// Volume of the first start, in percent.
+    pub first_volume: u8,
+    /// Loudness that tracks are brought to, LUFS.
+    pub loudness_lufs: f32,
+    /// How much of the coming queue should be on board.
+    pub ahead: Span,
+    /// The PCM is closed after so much planned silence.
+    pub idle_close: Span,
+    /// Which rendition is fetched.
+    pub rendition: RenditionName,
+}
+
+/// Who sent a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Source {
+    /// The broker.
+    Mqtt,
+    /// The command line.
+    Console,
+    /// The buttons.
+    Button,
+}
+
+/// A command as it came, with what its transport knows of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incoming {
+    /// Names the command in the reply.
+    pub token: u64,
+    /// Who sent it.
+    pub source: Source,
+    /// The verb, as written.
+    pub verb: String,
+    /// The payload, as it came.
+    pub payload: Vec<u8>,
+    /// It was kept by the broker.
+    pub retained: bool,
+    /// Its expiry passed.
+    pub expired: bool,
+    /// It waited at the broker while the player was away.
+    pub backlog: bool,
+    /// It is for all players of the site.
+    pub for_all: bool,
+    /// Its response topic is not one that the player may publish to.
+    pub bad_response_topic: bool,
+}
+
+/// The state of the catalogue on the player.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Catalogue {
+    /// Tracks that can be searched; none before the first fetch is through.
+    pub tracks: Option<u64>,
+    /// First fetch: how far, in percent.
+    pub fetched_pct: u8,
+    /// First fetch: how fast, in kbit/s.
+    pub kbps: u32,
+    /// The office's library is of a newer form than this version reads.
+    pub newer: bool,
+    /// Why it cannot be refreshed.
+    pub reason: Option<Reason>,
+    /// The office's library was refused (another library, an older root): why, in a sentence.
+    pub refused: Option<String>,
+    /// The library that was accepted last.
+    pub library: Option<KnownLibrary>,
+}
+
+/// What the machine under the player says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vitals {
+    /// Free on the card, in MB.
+    pub disk_free_mb: Option<u64>,
+    /// Written to the card since the process started, in MB.
+    pub written_mb: Option<u64>,
+    /// The card is full or broken: what could not be written is not saved.
+    pub disk_trouble: bool,
+    /// The origins.
+    pub origins: Vec<Origin>,
+}
+
+/// Everything that can happen to the player.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Input {
+    /// Time has passed.
+    Tick,
+    /// Somebody wants something.
+    Command(Incoming),
+    /// A button.
+    Edge(Edge),
+    /// The catalogue answers: hits from the best on, and how many there are; none: no catalogue yet.
+    Found {
+        /// Of which question.
+        token: u64,
+        /// The hits.
+        hits: Option<(Vec<Row>, u64)>,
+    },
+    /// A wish was fulfilled or not.
+    Fetched {
+        /// Which.
+        id: u64,
+        /// The bytes, if they were to be read.
+        arrival: Arrival,
+        /// How fast it came, if it came over the link.
+        sample: Option<Sample>,
+    },
+    /// Where the sound is.
+    Heard(Heard),
+    /// The audio threads report.
+    Report(Report),
+    /// The kernel says that the link came up or went down.
+    Link {
+        /// Whether it is up.
+        up: bool,
+    },
+    /// The broker is connected, or not (and why).
+    Bots {
+        /// Whether it is.
+        up: bool,
+        /// Another client has taken the player's name.
+        name_taken: bool,
+    },
+    /// The broker has taken an event.
+    Delivered {
+        /// Which.
+        key: u64,
+    },
+    /// What time it is, and whether that is known to be right.
+    Clock {
+        /// Now.
+        unix: UnixMs,
+        /// Known to be right.
+        synced: bool,
+    },
+    /// The catalogue.
+    Catalogue(Catalogue),
+    /// The machine.
+    Vitals(Vitals),
+    /// The configuration was read again.
+    Settings(Settings),
+    /// Stop in order: fade, save, say goodbye.
+    Shutdown,
+}
+
+/// A topic under `jukebox/1/<site>/<player>/` that holds retained state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Topic {
+    /// `info`.
+    Info,
+    /// `now`.
+    Now,
+    /// `queue`.
+    Queue,
+    /// `volume`.
+    Volume,
+    /// `mute`.
+    Mute,
+    /// `health`.
+    Health,
+}
+
+impl Topic {
+    /// The last part of the topic.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Now => "now",
+            Self::Queue => "queue",
+            Self::Volume => "volume",
+            Self::Mute => "mute",
+            Self::Health => "health",
+        }
+    }
+}
+
+/// What the player wants of the world.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// For the audio threads.
+    Order(Order),
+    /// Bring this on board; answered by [`Input::Fetched`].
+    Fetch(Wish),
+    /// Give this wish up: its answer is not wanted any more.
+    Cancel {
+        /// Which.
+        id: u64,
+    },
+    /// Keep these in the store, and nothing else for certain.
+    Pin(Vec<Digest>),
+    /// Ask the catalogue; answered by [`Input::Found`].
+    Search {
+        /// Names the question.
+        token: u64,
+        /// Words.
+        text: String,
+        /// At most so many hits.
+        limit: usize,
+        /// From this hit on.
+        offset: usize,
+    },
+    /// Ask the catalogue for a track; answered by [`Input::Found`].
+    Lookup {
+        /// Names the question.
+        token: u64,
+        /// Which.
+        track: TrackId,
+    },
+    /// One transaction for the store.
+    Save(Vec<Change>),
+    /// The playhead, for its own file.
+    SavePosition(Vec<u8>),
+    /// The answer to a command, JSON. `durable`: only once all that was to be saved before it is on disk.
+    Reply {
+        /// Of which command.
+        token: u64,
+        /// JSON.
+        payload: String,
+        /// Wait for the store.
+        durable: bool,
+    },
+    /// Retained state.
+    Publish {
+        /// Where.
+        topic: Topic,
+        /// JSON.
+        payload: String,
+    },
+    /// An event; the next comes when this one is delivered.
+    Event {
+        /// Names it in [`Input::Delivered`].
+        key: u64,
+        /// Last part of its topic.
+        kind: String,
+        /// JSON.
+        payload: String,
+    },
+    /// For the panel.
+    Show(Box<View>),
+    /// All that a shutdown needs was said.
+    Bye,
+}
