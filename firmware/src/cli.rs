@@ -118,9 +118,6 @@ pub struct RunArgs {
     /// Write log lines to this file instead of standard error.
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
-    /// Record everything that happens, for a replay: JSON lines.
-    #[arg(long, value_name = "FILE")]
-    pub script: Option<PathBuf>,
 }
 
 #[derive(Subcommand, Debug)]

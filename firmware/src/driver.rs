@@ -6,7 +6,6 @@
 mod parts;
 
 use std::collections::HashMap;
-use std::io::{BufWriter, Write};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -57,7 +56,6 @@ pub fn run(config: &Config, args: &RunArgs) -> anyhow::Result<()> {
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
         let (inbox, news) = mpsc::channel(INBOX);
-        let script = args.script.as_ref().map(std::fs::File::create).transpose().context("--script")?;
         let (parts, jukebox) = Parts::start(config, args, inbox)?;
         let driver = Driver {
             began: parts.began,
@@ -71,7 +69,6 @@ pub fn run(config: &Config, args: &RunArgs) -> anyhow::Result<()> {
             fetches: HashMap::new(),
             watchers: Vec::new(),
             now_json: String::new(),
-            script: script.map(BufWriter::new),
             ending: false,
         };
         driver.run(news).await
@@ -92,7 +89,6 @@ struct Driver {
     fetches: HashMap<u64, AbortHandle>,
     watchers: Vec<mpsc::Sender<String>>,
     now_json: String,
-    script: Option<BufWriter<std::fs::File>>,
     ending: bool,
 }
 
@@ -117,7 +113,6 @@ impl Driver {
                 let Ok(more) = news.try_recv() else { break };
                 self.take(more);
             }
-            self.flush_script();
             systemd.status(&self.jukebox.sentence());
             let due = self.jukebox.state() == State::Playing;
             systemd.turned(self.parts.audio.heard().music_frames, due);
@@ -144,7 +139,6 @@ impl Driver {
         if timeout(STOP_WITHIN, saved).await.is_err() {
             tracing::warn!("the card did not take the last changes in time");
         }
-        self.flush_script();
         self.parts.stop(STOP_WITHIN).await;
     }
 
@@ -180,22 +174,8 @@ impl Driver {
     }
 
     fn handle(&mut self, input: Input) {
-        let now = self.now();
-        if let Some(script) = &mut self.script
-            && let Ok(line) = serde_json::to_string(&(now, &input))
-            && writeln!(script, "{line}").is_err()
-        {
-            self.script = None;
-        }
-        self.jukebox.handle_input(now, input);
+        self.jukebox.handle_input(self.now(), input);
         self.dispatch();
-    }
-
-    fn flush_script(&mut self) {
-        if self.script.as_mut().is_some_and(|s| s.flush().is_err()) {
-            tracing::warn!("--script: the file cannot be written; recording ends");
-            self.script = None;
-        }
     }
 
     /// Carries out what the core wants.

@@ -171,7 +171,7 @@ impl Jukebox {
             out: VecDeque::new(),
             settings,
         };
-        it.order_volume(500);
+        it.order_volume(20);
         if meta.intent == Intent::Paused {
             it.out.push_back(Output::Order(Order::Pause(true)));
         }

@@ -1,3 +1,5 @@
+//! What the file may say, and what is said about a wrong one.
+
 use std::collections::BTreeSet;
 use std::path::Path;
 

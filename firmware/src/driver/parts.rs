@@ -32,6 +32,8 @@ use crate::store::{Limits, Store};
 use crate::systemd::End;
 use crate::{clock, mqtt};
 
+/// The first sound after a boot comes up slowly: nobody jumps.
+const START_RAMP_MS: u32 = 500;
 /// How often the machine is looked at.
 const LOOK_AROUND: Duration = Duration::from_secs(30);
 /// How often the library's root is looked at.
@@ -285,7 +287,7 @@ fn audio_settings(config: &Config) -> anyhow::Result<audio::Settings> {
         Rate::Follow => RateRule::Follow,
         Rate::Fixed(hz) => RateRule::Fixed(hz),
     };
-    Ok(audio::Settings { outputs, rate, period_ms: config.output.period_ms, start_ramp_ms: 0 })
+    Ok(audio::Settings { outputs, rate, period_ms: config.output.period_ms, start_ramp_ms: START_RAMP_MS })
 }
 
 fn settings(config: &Config, model: String) -> Settings {
