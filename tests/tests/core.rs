@@ -1,5 +1,7 @@
 //! The core in the simulated world: what listeners asked for is what sounds, whatever happens to the link and the power.
 
+use jukebox_core::exchange::Input;
+use jukebox_core::gesture::{Button, Edge};
 use jukebox_core::reason::Reason;
 use jukebox_core::time::{Instant, Span};
 use jukebox_tests::world::library::Library;
@@ -85,7 +87,7 @@ fn an_outage_waits_and_a_bad_track_is_skipped() {
     assert_eq!(w.retained["now"]["reason"]["code"], "timeout");
     assert_eq!(w.retained["queue"]["total"], 4, "an outage drops nothing");
     w.link = Link::Up { kbps: 5_000, rtt: Span::ms(30) };
-    w.give(jukebox_core::exchange::Input::Link { up: true });
+    w.give(Input::Link { up: true });
     w.pass(Span::s(2));
     assert_eq!(w.ask("now", "")["data"]["state"], "playing", "sound follows the link within 2 s");
     w.pass(Span::s(300));
@@ -179,6 +181,60 @@ fn the_position_survives_a_power_cut() {
     assert!((85_000..=103_000).contains(&ms), "{ms}");
 }
 
+/// A key goes down and comes up after so long.
+fn hold(w: &mut World, button: Button, span: Span) {
+    w.give(Input::Edge(Edge::Down(button)));
+    w.pass(span);
+    w.give(Input::Edge(Edge::Up(button)));
+    w.pass(Span::ms(30));
+}
+
+fn press(w: &mut World, button: Button) {
+    hold(w, button, Span::ms(60));
+}
+
+#[test]
+fn buttons_do_what_the_table_says() {
+    let mut w = World::new(9, Library::new(&[60, 60, 60]));
+    press(&mut w, Button::Play);
+    assert_eq!(w.view.headline.as_str(), "Nothing queued");
+    hold(&mut w, Button::Play, Span::ms(700));
+    assert_eq!(w.view.headline.as_str(), "lobby at hq", "the information page");
+    w.pass(Span::s(20));
+    for n in 0..3 {
+        w.ask("add", &format!("Track {n}"));
+    }
+    w.pass(Span::s(3));
+    assert_eq!((w.view.headline.as_str(), w.view.title.as_str()), ("Playing", "Track 0"));
+    press(&mut w, Button::Play);
+    assert_eq!(w.view.headline.as_str(), "Paused");
+    press(&mut w, Button::Next);
+    assert_eq!((w.view.headline.as_str(), w.view.title.as_str()), ("Paused", "Track 1"));
+    press(&mut w, Button::Play);
+    w.pass(Span::s(1));
+    assert_eq!(w.view.headline.as_str(), "Playing");
+    press(&mut w, Button::VolumeUp);
+    assert_eq!(w.view.overlay.map(|o| o.percent), Some(32));
+    hold(&mut w, Button::VolumeDown, Span::ms(1_100));
+    assert_eq!(w.retained["volume"], 32 - 2 * 5, "one at the edge, four repeats from 600 ms on");
+    w.give(Input::Edge(Edge::Turn(3)));
+    assert_eq!(w.retained["volume"], 25);
+    press(&mut w, Button::Knob);
+    assert_eq!(w.retained["mute"], true);
+    w.give(Input::Edge(Edge::Turn(1)));
+    assert_eq!(w.retained["mute"], false, "any change unmutes");
+    w.pass(Span::s(3));
+    assert_eq!(w.view.overlay, None, "it goes away by itself");
+    hold(&mut w, Button::Play, Span::ms(700));
+    assert_eq!(w.view.headline.as_str(), "Stopped");
+    press(&mut w, Button::Play);
+    w.pass(Span::s(1));
+    assert_eq!(w.view.headline.as_str(), "Playing");
+    let buttons = w.events.iter().filter(|e| e.0 == "button").count();
+    assert_eq!(buttons, 12, "each is told once: {:?}", w.events.iter().filter(|e| e.0 == "button").collect::<Vec<_>>());
+    assert!(w.events.iter().any(|e| e.0 == "paused" && e.1["by"] == "button"));
+}
+
 #[derive(Clone, Debug)]
 enum Act {
     Say(&'static str, String),
@@ -241,7 +297,7 @@ proptest! {
                 Act::Link(0) => w.link = Link::Down { reason: Reason::Refused, after: Span::ms(50) },
                 Act::Link(kbps) => {
                     w.link = Link::Up { kbps, rtt: Span::ms(80) };
-                    w.give(jukebox_core::exchange::Input::Link { up: true });
+                    w.give(Input::Link { up: true });
                 }
                 Act::Cut => w.power_cut(),
                 Act::Plug(present) => w.plug(present),
@@ -249,7 +305,7 @@ proptest! {
         }
         w.pass(Span::s(1));
         w.link = Link::Up { kbps: 20_000, rtt: Span::ms(30) };
-        w.give(jukebox_core::exchange::Input::Link { up: true });
+        w.give(Input::Link { up: true });
         w.plug(true);
         w.pass(Span::s(40));
         let added: Vec<u64> = tokens.iter().filter(|t| t.1 == "add").filter_map(|t| w.replies.get(&t.0))
@@ -278,7 +334,7 @@ proptest! {
             }
         }
         let json = serde_json::to_string(&w.script).unwrap();
-        let script: Vec<(Instant, jukebox_core::exchange::Input)> = serde_json::from_str(&json).unwrap();
+        let script: Vec<(Instant, Input)> = serde_json::from_str(&json).unwrap();
         prop_assert_eq!(World::replay(&script, began, seed), w.said);
     }
 }

@@ -34,6 +34,7 @@ pub struct Dac {
     pieces: VecDeque<Piece>,
     ring: VecDeque<Chunk>,
     heard: Heard,
+    moved_at: Instant,
     /// Every run of frames that was heard: entry, first frame, count; neighbours that join are one.
     pub sounded: Vec<(EntryId, u64, u64)>,
 }
@@ -116,7 +117,7 @@ impl Dac {
                 _ => self.sounded.push((c.entry, c.from, n)),
             }
             (c.from, c.frames, frames) = (c.from + n, c.frames - n, frames - n);
-            self.heard.music_frames += n;
+            (self.heard.music_frames, self.moved_at) = (self.heard.music_frames + n, self.now);
             (self.heard.generation, self.heard.entry) = (c.generation, c.entry);
             self.heard.at = Frames::new(c.from, RATE);
             self.heard.ended = c.last && c.frames == 0 && only;
@@ -124,6 +125,11 @@ impl Dac {
                 self.ring.pop_front();
             }
         }
+    }
+
+    /// When a frame of music left it last.
+    pub fn moved_at(&self) -> Instant {
+        self.moved_at
     }
 
     /// Plugs the device out or in.

@@ -15,6 +15,7 @@ use jukebox_core::library::{Digest, RenditionName};
 use jukebox_core::link::Sample;
 use jukebox_core::reason::Reason;
 use jukebox_core::time::{Instant, Span};
+use jukebox_core::view::View;
 use serde_json::Value;
 
 use dac::Dac;
@@ -88,6 +89,8 @@ pub struct World {
     pub events: Vec<(String, Value)>,
     /// The last retained payloads.
     pub retained: HashMap<&'static str, Value>,
+    /// What the panel shows.
+    pub view: View,
     /// Objects that cannot be had, and how.
     pub broken: HashMap<Digest, Reason>,
     rows: BTreeMap<Vec<u8>, Vec<u8>>,
@@ -122,6 +125,7 @@ impl World {
             replies: HashMap::new(),
             events: Vec::new(),
             retained: HashMap::new(),
+            view: View::default(),
             broken: HashMap::new(),
             rows: BTreeMap::new(),
             position: None,
@@ -311,14 +315,23 @@ impl World {
                 Output::Reply { token, payload, durable } if durable => self.waiting.push((token, payload)),
                 Output::Reply { token, payload, .. } => self.durable(Vec::new(), vec![(token, payload)]),
                 Output::Publish { topic, payload } => {
-                    let value = serde_json::from_str(&payload).expect("state is JSON");
+                    let value: Value = serde_json::from_str(&payload).expect("state is JSON");
+                    if value["state"] == "playing" {
+                        let still = self.now.since(self.dac.moved_at());
+                        assert!(still < Span::s(1), "said to play, and no frame has left the DAC for {still:?}");
+                    }
                     self.retained.insert(topic.as_str(), value);
                 }
                 Output::Event { key, kind, payload } => {
                     self.events.push((kind, serde_json::from_str(&payload).expect("an event is JSON")));
                     self.at(Span::ms(5), Event::Give(run, Input::Delivered { key }));
                 }
-                Output::Show(_) | Output::Cancel { .. } | Output::Pin(_) | Output::Bye => {}
+                Output::Show(view) => {
+                    let headline = view.headline.as_str();
+                    assert!(!headline.is_empty() && headline.chars().count() <= 42, "{headline:?}");
+                    self.view = *view;
+                }
+                Output::Cancel { .. } | Output::Pin(_) | Output::Bye => {}
             }
         }
         if !self.unsaved.is_empty() || !self.waiting.is_empty() {
