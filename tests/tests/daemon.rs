@@ -439,3 +439,37 @@ fn a_root_from_the_future_or_the_past_is_refused() {
     });
     assert!(panel.contains("Waterloo"), "it plays what it has: {panel}");
 }
+
+/// The same with nothing but our own office: `serve`, and the file that `player add` wrote.
+#[test]
+fn serve_and_the_file_of_player_add_are_enough() {
+    let folder = rig::folder();
+    let (songs, library) = (folder.path().join("songs"), folder.path().join("library"));
+    std::fs::create_dir(&songs).unwrap();
+    music::make(&songs.join("one.mp3"), &Song { title: "Waterloo", seconds: 4.0, ..Song::default() });
+    office::publish(&songs, &library);
+    let office = office::Office::start(&folder.path().join("office"), &library);
+    let file = office.add("lobby");
+    let at = folder.path().display();
+    let mut config = std::fs::read_to_string(&file).unwrap();
+    config.push_str(&format!(
+        "[output]\nrecord = \"{at}/sound.wav\"\n[board]\npanel = \"png:{at}/panel.png\"\nprofile = \"sim-lcd\"\n\
+         [store]\nstate = \"{at}/state\"\ncache = \"{at}/cache\"\nfloor_mb = 0\n[socket]\npath = \"{at}/socket\"\n"
+    ));
+    rig::write(&file, config);
+    let bot = office.bot();
+    let ears = bot.listen(&["jukebox/1/hq/#"]);
+    let mut command = std::process::Command::new(rig::program("jukebox"));
+    let mut player = rig::Process::start("lobby", command.args(["run", "--config"]).arg(&file));
+    player.line("library revision 1: 1 tracks");
+    ears.wait("online", |m| m.topic.ends_with("/availability") && m.payload == "online");
+    let added = bot.ask("hq", "lobby", "add", "waterloo");
+    assert_eq!(added["status"], "ok", "{added}");
+    ears.wait_from(0, Duration::from_secs(30), "its end", |m| m.topic.ends_with("/event/finished"));
+    let (status, took) = player.terminate();
+    assert!(status.success() && took < Duration::from_secs(2), "{status} after {took:?}");
+    let sound = jukebox_tests::rig::recording::Recording::read(&folder.path().join("sound.wav"));
+    let heard = sound.sounding().len() as f64 / 44_100.0;
+    assert!((3.9..4.1).contains(&heard), "4 s of MP3 are 4 s at the DAC: {heard}");
+    assert!(std::fs::read(folder.path().join("panel.png")).unwrap().starts_with(b"\x89PNG"));
+}
