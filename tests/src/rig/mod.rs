@@ -5,6 +5,7 @@
 //! panic with what was awaited and the last lines that the part said: the rig is for tests, where a panic is the report.
 
 pub mod broker;
+pub mod house;
 pub mod mqtt;
 pub mod music;
 pub mod notify;
