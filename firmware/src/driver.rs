@@ -11,9 +11,9 @@ use std::time::Duration;
 use anyhow::Context;
 use jukebox_core::exchange::{Incoming, Input, Output, Source, Topic};
 use jukebox_core::jukebox::Jukebox;
-use jukebox_core::sound::{Order, Report};
+use jukebox_core::sound::Report;
 use jukebox_core::time::{Instant, Span};
-use jukebox_core::wire::State;
+use jukebox_core::wire;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep_until, timeout};
@@ -27,8 +27,10 @@ use parts::Parts;
 const INBOX: usize = 1_024;
 /// Inputs handled before the loop looks at its timers again.
 const BATCH: usize = 64;
-/// The fade and the last writes of a stop; systemd kills after 5 s.
+/// The whole stop: last writes, fade, goodbye; systemd kills after 5 s.
 const STOP_WITHIN: Duration = Duration::from_millis(1_500);
+/// The part of it that a slow card may take before the fade begins.
+const SAVE_WITHIN: Duration = Duration::from_millis(1_000);
 
 /// What comes to the driver.
 pub(crate) enum News {
@@ -54,7 +56,7 @@ enum ReplyTo {
 pub fn run(config: &Config, args: &RunArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, async {
+    let ended = local.block_on(&runtime, async {
         let (inbox, news) = mpsc::channel(INBOX);
         let (parts, jukebox) = Parts::start(config, args, inbox)?;
         let driver = Driver {
@@ -69,10 +71,15 @@ pub fn run(config: &Config, args: &RunArgs) -> anyhow::Result<()> {
             fetches: HashMap::new(),
             watchers: Vec::new(),
             now_json: String::new(),
+            reached: true,
             ending: false,
         };
         driver.run(news).await
-    })
+    });
+    drop(local);
+    // A look-up of a name may hang for many seconds: nobody waits for it.
+    runtime.shutdown_background();
+    ended
 }
 
 struct Driver {
@@ -89,6 +96,8 @@ struct Driver {
     fetches: HashMap<u64, AbortHandle>,
     watchers: Vec<mpsc::Sender<String>>,
     now_json: String,
+    /// What the last probe said.
+    reached: bool,
     ending: bool,
 }
 
@@ -114,8 +123,7 @@ impl Driver {
                 self.take(more);
             }
             systemd.status(&self.jukebox.sentence());
-            let due = self.jukebox.state() == State::Playing;
-            systemd.turned(self.parts.audio.heard().music_frames, due);
+            systemd.turned(self.parts.audio.heard().music_frames, self.jukebox.should_move());
         }
         systemd.stopping();
         self.stop(news).await;
@@ -124,6 +132,7 @@ impl Driver {
 
     /// Fades out, saves, says goodbye: within [`STOP_WITHIN`], whatever the card and the broker do.
     async fn stop(mut self, mut news: mpsc::Receiver<News>) {
+        let deadline = std::time::Instant::now() + STOP_WITHIN;
         self.listen();
         self.handle(Input::Shutdown);
         let last = self.ticket;
@@ -136,10 +145,12 @@ impl Driver {
                 }
             }
         };
-        if timeout(STOP_WITHIN, saved).await.is_err() {
+        if timeout(SAVE_WITHIN, saved).await.is_err() {
             tracing::warn!("the card did not take the last changes in time");
         }
-        self.parts.stop(STOP_WITHIN).await;
+        // From here on nobody takes news: without this a thread that has some would wait for ever, and we for the thread.
+        drop(news);
+        self.parts.stop(deadline).await;
     }
 
     fn now(&self) -> Instant {
@@ -156,16 +167,25 @@ impl Driver {
 
     fn take(&mut self, news: News) {
         match news {
+            News::Input(Input::Link { up }) => {
+                if up && !std::mem::replace(&mut self.reached, up) {
+                    // What was learned before the link came back is worth nothing.
+                    self.parts.renew();
+                }
+                self.reached = up;
+                self.handle(Input::Link { up });
+            }
             News::Input(Input::Fetched { id, arrival, sample }) => {
                 self.fetches.remove(&id);
                 self.handle(Input::Fetched { id, arrival, sample });
             }
-            News::Input(Input::Report(Report::Torn { seq, digest })) => {
-                tracing::warn!("{digest}: torn on disk, fetched again");
-                self.parts.store.objects().remove(&digest);
-                self.handle(Input::Report(Report::Torn { seq, digest }));
+            News::Input(input) => {
+                if let Input::Report(Report::Torn { digest, .. }) = input {
+                    tracing::warn!("{digest}: torn on disk, fetched again");
+                    self.parts.remove(digest);
+                }
+                self.handle(input);
             }
-            News::Input(input) => self.handle(input),
             News::Store(done) => self.stored(done),
             News::Mqtt(event) => self.mqtt(event),
             News::Ask(ask) => self.asked(ask),
@@ -182,7 +202,6 @@ impl Driver {
     fn dispatch(&mut self) {
         while let Some(output) = self.jukebox.poll_output() {
             match output {
-                Output::Order(Order::Flush { generation: u32::MAX, .. }) => {} // the end: dropping the audio fades out
                 Output::Order(order) => self.parts.audio.order(order),
                 Output::Fetch(wish) => {
                     let id = wish.id;
@@ -208,14 +227,14 @@ impl Driver {
                 }
                 Output::Reply { token, payload, .. } => self.reply(token, payload),
                 Output::Publish { topic, payload } => self.publish(topic, payload),
-                Output::Event { key, kind, payload } => {
-                    self.tell_watchers(&kind, &payload, true);
+                Output::Event { kind, payload } => self.tell_watchers(&kind, &payload, true),
+                Output::Probe => self.parts.probe(),
+                Output::Offer { key, kind, payload } => {
                     if let Some(mqtt) = &self.parts.mqtt {
                         mqtt.event(key, &kind, payload);
                     }
                 }
                 Output::Show(view) => self.parts.show(*view),
-                Output::Bye => {}
             }
         }
     }
@@ -256,12 +275,14 @@ impl Driver {
                 self.committed = self.committed.max(ticket);
                 let ready: Vec<_> = self.held.extract_if(.., |h| h.0 <= ticket).collect();
                 ready.into_iter().for_each(|(_, token, payload)| self.reply(token, payload));
-                self.parts.disk_trouble = false;
+                self.parts.disk_trouble(false);
             }
             store::Done::Failed { why, .. } | store::Done::PositionFailed { why } => {
                 tracing::error!("the card does not take the state: {why}");
-                self.parts.disk_trouble = true;
-                self.parts.look_around();
+                // It is in effect, and tried again every second; nobody is left waiting for a card that may be dead.
+                let held = std::mem::take(&mut self.held);
+                held.into_iter().for_each(|(_, token, payload)| self.reply(token, wire::unsaved(&payload)));
+                self.parts.disk_trouble(true);
             }
         }
     }

@@ -87,8 +87,7 @@ fn an_outage_waits_and_a_bad_track_is_skipped() {
     assert_eq!(w.retained["now"]["reason"]["code"], "timeout");
     assert_eq!(w.retained["queue"]["total"], 4, "an outage drops nothing");
     w.link = Link::Up { kbps: 5_000, rtt: Span::ms(30) };
-    w.give(Input::Link { up: true });
-    w.pass(Span::s(2));
+    w.pass(Span::s(3));
     assert_eq!(w.ask("now", "")["data"]["state"], "playing", "sound follows the link within 2 s");
     w.pass(Span::s(300));
     let order: Vec<_> = w.events.iter().filter(|e| matches!(e.0.as_str(), "finished" | "skipped")).collect();
@@ -179,6 +178,107 @@ fn the_position_survives_a_power_cut() {
     assert_eq!(now["state"], "playing");
     let ms = now["position_ms"].as_u64().unwrap();
     assert!((85_000..=103_000).contains(&ms), "{ms}");
+}
+
+/// Entries in the order in which they were heard.
+fn heard(w: &World) -> Vec<u32> {
+    let mut heard: Vec<_> = w.dac.sounded.iter().map(|s| s.0.0).collect();
+    heard.dedup();
+    heard
+}
+
+#[test]
+fn an_undecodable_track_costs_itself_only() {
+    let library = Library::new(&[20, 20, 20]);
+    // In mid-track, at its start, and as the one that plays.
+    for (track, segment) in [(1u64, 3u64), (1, 0), (0, 2), (2, 0)] {
+        let mut w = World::new(10, library.clone());
+        let digest = jukebox_core::library::Digest::of(format!("segment {segment} of {track}").as_bytes());
+        assert!(w.library.segments.contains_key(&digest));
+        w.dac.spoiled.insert(digest);
+        for n in 0..3 {
+            w.ask("add", &format!("Track {n}"));
+        }
+        w.pass(Span::s(70));
+        assert_eq!(w.retained["now"]["state"], "stopped", "track {track}, segment {segment}: {:?}", w.retained["now"]);
+        let skipped: Vec<_> = w.events.iter().filter(|e| e.0 == "skipped").map(|e| e.1["entry"].clone()).collect();
+        assert_eq!(skipped, [json!(track + 1)]);
+        let finished = w.events.iter().filter(|e| e.0 == "finished").count();
+        assert_eq!(finished, 2);
+        for good in (0..3).filter(|n| *n != track as u32) {
+            assert!(heard(&w).contains(&(good + 1)), "{:?}", w.dac.sounded);
+        }
+    }
+}
+
+#[test]
+fn planned_silence_is_not_counted() {
+    let mut w = World::new(11, Library::new(&[600]));
+    w.ask("add", "Track 0");
+    w.pass(Span::s(20));
+    w.ask("stop", "");
+    w.pass(Span::s(8 * 3_600));
+    w.ask("play", "");
+    w.pass(Span::s(20));
+    w.ask("pause", "");
+    w.pass(Span::s(3_600));
+    w.ask("play", "");
+    w.pass(Span::s(60));
+    let silence = w.ask("health", "")["data"]["unplanned_silence_s"]["since_boot"].as_f64().unwrap();
+    assert!(silence < 0.3, "{silence}");
+    w.plug(false);
+    w.pass(Span::s(100));
+    w.plug(true);
+    w.pass(Span::s(10));
+    let silence = w.ask("health", "")["data"]["unplanned_silence_s"]["since_boot"].as_f64().unwrap();
+    assert!((99.0..101.0).contains(&silence), "a missing device is silence that nobody planned: {silence}");
+}
+
+#[test]
+fn a_skip_does_not_wait_for_what_nobody_wants() {
+    let mut w = World::new(12, Library::new(&[60, 60]));
+    w.link = Link::Up { kbps: 8, rtt: Span::ms(80) };
+    w.ask("add", "Track 0");
+    w.ask("add", "Track 1");
+    w.pass(Span::s(5));
+    assert_eq!(w.retained["now"]["state"], "buffering");
+    w.ask("skip", "");
+    w.link = Link::Up { kbps: 20_000, rtt: Span::ms(30) };
+    w.pass(Span::s(2));
+    assert_eq!(w.ask("now", "")["data"]["state"], "playing");
+}
+
+#[test]
+fn after_a_black_hole_sound_follows_within_two_seconds() {
+    for silent_s in [5, 61, 700] {
+        let mut w = World::new(13, Library::new(&[300]));
+        w.link = Link::Down { reason: Reason::Timeout, after: Span::s(3_600) };
+        w.ask("add", "Track 0");
+        w.pass(Span::s(silent_s));
+        w.link = Link::Up { kbps: 20_000, rtt: Span::ms(30) };
+        w.pass(Span::ms(1_800));
+        assert_eq!(w.ask("now", "")["data"]["state"], "playing", "after {silent_s} s");
+    }
+}
+
+#[test]
+fn at_rest_it_rests() {
+    let mut w = World::new(14, Library::new(&[30, 30]));
+    w.link = Link::Down { reason: Reason::Refused, after: Span::ms(20) };
+    w.ask("add", "Track 0");
+    w.ask("add", "Track 1");
+    w.pass(Span::s(60));
+    w.ask("remove", "2");
+    w.ask("remove", "1");
+    let before = w.ticks;
+    w.pass(Span::s(600));
+    assert!(w.ticks - before < 60, "{} turns in ten minutes with nothing to do", w.ticks - before);
+    w.link = Link::Up { kbps: 20_000, rtt: Span::ms(30) };
+    w.ask("add", "Track 0");
+    w.pass(Span::s(10));
+    let before = w.ticks;
+    w.pass(Span::s(10));
+    assert!(w.ticks - before < 80, "{} turns in ten seconds of music", w.ticks - before);
 }
 
 /// A key goes down and comes up after so long.
@@ -297,7 +397,6 @@ proptest! {
                 Act::Link(0) => w.link = Link::Down { reason: Reason::Refused, after: Span::ms(50) },
                 Act::Link(kbps) => {
                     w.link = Link::Up { kbps, rtt: Span::ms(80) };
-                    w.give(Input::Link { up: true });
                 }
                 Act::Cut => w.power_cut(),
                 Act::Plug(present) => w.plug(present),
@@ -305,7 +404,6 @@ proptest! {
         }
         w.pass(Span::s(1));
         w.link = Link::Up { kbps: 20_000, rtt: Span::ms(30) };
-        w.give(Input::Link { up: true });
         w.plug(true);
         w.pass(Span::s(40));
         let added: Vec<u64> = tokens.iter().filter(|t| t.1 == "add").filter_map(|t| w.replies.get(&t.0))

@@ -231,7 +231,8 @@ pub fn parse(verb: &str, payload: &[u8]) -> Result<Request, (Option<String>, Ref
     let mut fields = Fields(map);
     let id = fields.id().map_err(|r| (None, r))?;
     let mut read = || {
-        let by = fields.text("by")?;
+        // Hearsay, shown on the panel: a name, not a letter.
+        let by = fields.text("by")?.map(|by| by.chars().take(64).collect());
         let if_rev = fields.number("if_rev", 0, u64::MAX)?;
         let command = by_fields(verb, &mut fields)?;
         fields.nothing_else(verb)?;

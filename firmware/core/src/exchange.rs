@@ -17,7 +17,7 @@ use crate::time::{Span, UnixMs};
 use crate::view::View;
 use crate::wire::Origin;
 
-/// What does not change while the process runs, and what a reload of the configuration changes.
+/// What the configuration says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// Id of the player.
@@ -149,9 +149,9 @@ pub enum Input {
     Heard(Heard),
     /// The audio threads report.
     Report(Report),
-    /// The kernel says that the link came up or went down.
+    /// A probe says whether the office can be reached.
     Link {
-        /// Whether it is up.
+        /// Whether it can.
         up: bool,
     },
     /// The broker is connected, or not (and why).
@@ -177,9 +177,7 @@ pub enum Input {
     Catalogue(Catalogue),
     /// The machine.
     Vitals(Vitals),
-    /// The configuration was read again.
-    Settings(Settings),
-    /// Stop in order: fade, save, say goodbye.
+    /// The process is about to end: save.
     Shutdown,
 }
 
@@ -226,6 +224,8 @@ pub enum Output {
         /// Which.
         id: u64,
     },
+    /// Try one TCP connect to the office; answered by [`Input::Link`].
+    Probe,
     /// Keep these in the store, and nothing else for certain.
     Pin(Vec<Digest>),
     /// Ask the catalogue; answered by [`Input::Found`].
@@ -266,8 +266,15 @@ pub enum Output {
         /// JSON.
         payload: String,
     },
-    /// An event; the next comes when this one is delivered.
+    /// Something happened: for whoever watches just now.
     Event {
+        /// Last part of its topic.
+        kind: String,
+        /// JSON.
+        payload: String,
+    },
+    /// An event for the broker; the next comes when this one is delivered.
+    Offer {
         /// Names it in [`Input::Delivered`].
         key: u64,
         /// Last part of its topic.
@@ -277,6 +284,4 @@ pub enum Output {
     },
     /// For the panel.
     Show(Box<View>),
-    /// All that a shutdown needs was said.
-    Bye,
 }

@@ -20,7 +20,7 @@ use crate::link::{Link, Sample};
 use crate::planner::{Ahead, Arrival, Need, Planner};
 use crate::playback::{Happened, Playback};
 use crate::queue::Queue;
-use crate::reason::Reason;
+use crate::reason::{Code, Reason};
 use crate::sound::{EntryId, Order, OutputState, Report};
 use crate::time::{Frames, Instant, Span, UnixMs};
 use crate::wire::State;
@@ -29,6 +29,7 @@ use crate::wire::State;
 #[derive(Clone, Debug)]
 pub(crate) struct Pending {
     pub(crate) question: u64,
+    pub(crate) since: Instant,
     pub(crate) ask: Ask,
     pub(crate) request: Request,
 }
@@ -86,6 +87,10 @@ pub struct Jukebox {
     position_saved: (Option<Position>, Instant),
     rebuffer_since: Option<Instant>,
     was_link: crate::view::Grade,
+    probing: bool,
+    probed_at: Instant,
+    /// The last probe did not reach the office.
+    unreached: bool,
     ending: bool,
     out: VecDeque<Output>,
 }
@@ -108,6 +113,12 @@ impl Allowance {
     }
 }
 
+/// The catalogue answers within this, or the command is refused.
+const PATIENCE: Span = Span::s(10);
+/// A request that does not come back for so long makes us probe, while silent,
+const PROBE_AFTER: Span = Span::s(2);
+/// so often.
+const PROBE_EVERY: Span = Span::s(1);
 /// Changes that nobody waits for are saved together after so long.
 const SAVE_AFTER: Span = Span::s(2);
 /// The playhead is saved so often while it moves. A page of the card each time: 4 kB every 10 s are 15 MB in ten hours.
@@ -167,14 +178,14 @@ impl Jukebox {
             position_saved: (None, now),
             rebuffer_since: None,
             was_link: crate::view::Grade::Down,
+            probing: false,
+            probed_at: now,
+            unreached: false,
             ending: false,
             out: VecDeque::new(),
             settings,
         };
         it.order_volume(20);
-        if meta.intent == Intent::Paused {
-            it.out.push_back(Output::Order(Order::Pause(true)));
-        }
         let end = if first {
             "none"
         } else if meta.clean_end {
@@ -202,18 +213,7 @@ impl Jukebox {
                 happened.into_iter().for_each(|h| self.happened(h));
             }
             Input::Report(r) => self.report(r),
-            Input::Link { up } => {
-                if up {
-                    // A request that went into the void before does not come back with the link: ask anew.
-                    if self.planner.trouble().is_some() || self.playback.is_silent(self.now, &self.queue) {
-                        let void = self.planner.give_up();
-                        self.out.extend(void.map(|id| Output::Cancel { id }));
-                    }
-                    self.planner.hurry(self.now);
-                } else {
-                    self.link.failed(self.now);
-                }
-            }
+            Input::Link { up } => self.probed(up),
             Input::Bots { up, name_taken } => {
                 (self.bots, self.name_taken) = (up, name_taken);
                 if up {
@@ -225,11 +225,11 @@ impl Jukebox {
                     self.changes.forget_event(key);
                 }
                 self.offered = 0;
+                self.tell_dropped();
             }
             Input::Clock { unix, synced } => self.clock = synced.then_some((self.now, unix)),
             Input::Catalogue(c) => self.catalogue_changed(c),
             Input::Vitals(v) => self.vitals = v,
-            Input::Settings(s) => self.reload(s),
             Input::Shutdown => self.shutdown(),
         }
         while let Some(g) = self.gestures.poll(self.now) {
@@ -248,6 +248,8 @@ impl Jukebox {
         let idle = self.stopped_since.map(|t| t + self.settings.idle_close);
         let notice = self.notice.as_ref().map(|n| n.1);
         let all = [
+            self.probe_at(),
+            self.pending.first().map(|p| p.since + PATIENCE),
             self.playback.poll_timeout(self.now, &self.queue),
             self.planner.poll_timeout(),
             self.gestures.poll_timeout(),
@@ -266,6 +268,15 @@ impl Jukebox {
         self.playback.intent() != Intent::Stopped && !self.queue.is_empty()
     }
 
+    /// Whether music should leave the DAC just now, with everything there that it takes: then a count of frames that stands
+    /// still is a fault of ours.
+    pub fn should_move(&self) -> bool {
+        let output = !matches!(self.playback.output_state(), OutputState::Missing { .. });
+        let at = self.playback.position(&self.queue);
+        let here = self.queue.current().is_some_and(|e| self.planner.level(e.id, at).0 > Span(0));
+        self.playback.intent() == Intent::Playing && output && here
+    }
+
     /// What the player does.
     pub fn state(&self) -> State {
         self.playback.state(self.now, &self.queue)
@@ -274,6 +285,7 @@ impl Jukebox {
     /// Everything that follows from what is so now.
     fn after(&mut self) {
         self.drop_bad();
+        self.give_up_waiting();
         let happened = self.playback.feed(self.now, &self.queue, &self.planner, self.settings.loudness_lufs);
         happened.into_iter().for_each(|h| self.happened(h));
         self.wish();
@@ -286,6 +298,13 @@ impl Jukebox {
         self.offer();
         self.save_position_when_due();
         self.flush(false);
+    }
+
+    /// The catalogue's thread may hang with the card: whoever asked is told.
+    fn give_up_waiting(&mut self) {
+        while let Some(p) = self.pending.first().filter(|p| self.now.since(p.since) >= PATIENCE) {
+            self.found(p.question, None);
+        }
     }
 
     fn wish(&mut self) {
@@ -309,12 +328,40 @@ impl Jukebox {
             self.out.push_back(Output::Fetch(wish));
         }
         self.out.extend(self.planner.pins().map(Output::Pin));
+        if self.probe_at().is_some_and(|t| t <= self.now) {
+            (self.probing, self.probed_at) = (true, self.now);
+            self.out.push_back(Output::Probe);
+        }
+    }
+
+    /// When the office is probed next: while it is silent and a request does not come back, once a second. A black hole
+    /// raises no event: only a try shows that it has ended.
+    fn probe_at(&self) -> Option<Instant> {
+        let silent = self.playback.is_silent(self.now, &self.queue) && !self.probing && !self.ending;
+        let waits = self.planner.waits_since().filter(|_| silent)?;
+        Some((waits + PROBE_AFTER).max(self.probed_at + PROBE_EVERY))
+    }
+
+    fn probed(&mut self, up: bool) {
+        self.probing = false;
+        if !up {
+            self.unreached = true;
+            return self.link.failed(self.now);
+        }
+        if core::mem::take(&mut self.unreached) {
+            // A request that went into the void does not come back with the link: ask anew.
+            let void = self.planner.give_up();
+            self.out.extend(void.map(|id| Output::Cancel { id }));
+            self.link.reached();
+        }
+        self.planner.hurry(self.now);
     }
 
     fn fetched(&mut self, id: u64, arrival: Arrival, sample: Option<Sample>) {
         match (&arrival, sample) {
             (_, Some(s)) => self.link.sample(s),
             (Err(r), _) if r.action() == crate::reason::Action::Wait => self.link.failed(self.now),
+            (Err(r), _) if r.action() == crate::reason::Action::Skip => self.link.reached(),
             _ => {}
         }
         let silent = self.playback.is_silent(self.now, &self.queue);
@@ -325,18 +372,14 @@ impl Jukebox {
     fn report(&mut self, report: Report) {
         match report {
             Report::Decoded { seq } => self.playback.decoded(seq),
-            Report::Torn { seq, digest } => {
-                if let Some(entry) = self.playback.entry_of(seq) {
-                    self.planner.torn(entry, digest);
+            Report::Torn { generation, entry, digest, .. } => {
+                self.planner.torn(entry, digest);
+                if generation == self.playback.generation() {
                     let at = self.playback.position(&self.queue);
                     self.playback.rewind(at, false);
                 }
             }
-            Report::Undecodable { seq, .. } => {
-                if let Some(entry) = self.playback.entry_of(seq) {
-                    self.planner.spoil(entry, Reason::Undecodable);
-                }
-            }
+            Report::Undecodable { entry, .. } => self.planner.spoil(entry, Reason::Undecodable),
             Report::Output(state) => {
                 let name = |s: &OutputState| match s {
                     OutputState::Open { name, .. } => Some(name.to_string()),
@@ -355,13 +398,16 @@ impl Jukebox {
     /// Takes entries out whose own fault it is that they cannot play, when their turn has come.
     fn drop_bad(&mut self) {
         loop {
-            let due = [self.queue.current(), self.playback.next_to_feed(&self.queue)];
-            let bad = due.into_iter().flatten().find_map(|e| Some((e.id, self.planner.bad(e.id)?)));
+            let due = [self.queue.current(), self.playback.next_to_feed(&self.queue)].map(|e| e.map(|e| e.id));
+            let due = due.into_iter().flatten().chain(self.playback.fed());
+            let bad = due.filter_map(|id| Some((id, self.planner.bad(id)?))).next();
             let Some((id, reason)) = bad else { return };
-            let current = self.queue.current().is_some_and(|e| e.id == id);
+            let (current, fed) = (self.queue.current().is_some_and(|e| e.id == id), self.playback.is_fed(id));
             self.skip_entry(id, "player", Some(reason));
-            if current && self.playback.is_fed(id) {
+            if current {
                 self.restart_head();
+            } else if fed {
+                self.behind_current_changed();
             }
         }
     }
@@ -397,7 +443,8 @@ impl Jukebox {
         self.changes.order(&self.queue);
         self.save_meta(false);
         let queue = &self.queue;
-        self.planner.keep_only(|id| queue.find(id).is_some());
+        let void = self.planner.keep_only(self.now, |id| queue.find(id).is_some());
+        self.out.extend(void.into_iter().map(|id| Output::Cancel { id }));
     }
 
     pub(crate) fn entry_added(&mut self, id: EntryId) {
@@ -473,6 +520,11 @@ impl Jukebox {
     }
 
     fn catalogue_changed(&mut self, c: Catalogue) {
+        match c.reason {
+            None => self.link.reached(),
+            Some(r) if r.action() == crate::reason::Action::Wait => self.link.failed(self.now),
+            Some(_) => {}
+        }
         if let Some(why) = c.refused.as_ref().filter(|_| c.refused != self.catalogue.refused) {
             self.event("library", json!({"refused": why}));
         }
@@ -484,22 +536,11 @@ impl Jukebox {
         }
     }
 
-    fn reload(&mut self, s: Settings) {
-        self.settings = s;
-        if self.volume > self.settings.volume_max {
-            self.set_volume(self.settings.volume_max.into(), "config");
-        }
-    }
-
     fn shutdown(&mut self) {
         self.ending = true;
         self.save_position();
-        let intent = self.playback.intent();
-        self.out.push_back(Output::Order(Order::Flush { generation: u32::MAX, more: false }));
-        let meta = Meta { intent, clean_end: true, ..self.meta() };
-        self.changes.meta(&meta);
+        self.save_meta(true);
         self.flush(true);
-        self.out.push_back(Output::Bye);
     }
 
     // What is set.
@@ -594,8 +635,9 @@ impl Jukebox {
     fn save_position(&mut self) {
         let Some(e) = self.queue.current() else { return };
         let at = self.playback.position(&self.queue);
-        let p = Position { entry: e.id, n: at.n, rate: at.rate };
-        if at.rate > 0 && self.position_saved.0 != Some(p) {
+        // The start of a track has no rate yet.
+        let p = Position { entry: e.id, n: at.n, rate: at.rate.max(1) };
+        if self.position_saved.0 != Some(p) {
             self.out.push_back(Output::SavePosition(p.to_bytes()));
             self.position_saved = (Some(p), self.now);
         }
@@ -613,13 +655,22 @@ impl Jukebox {
         self.event_seq += 1;
         let (at, up) = (self.at(self.now), self.now.since(self.began).as_ms());
         let payload = event::payload(&self.boot, self.event_seq, at, up, facts);
-        let event = Event { kind: kind.into(), payload };
-        let (key, gone) = self.outbox.push(event.clone());
-        self.changes.event(key, &event);
-        gone.into_iter().for_each(|k| self.changes.forget_event(k));
-        let dropped = self.outbox.take_dropped();
-        if dropped > 0 && kind != "dropped" {
-            self.event("dropped", json!({"count": dropped}));
+        self.out.push_back(Output::Event { kind: kind.into(), payload: payload.clone() });
+        if self.settings.broker {
+            let event = Event { kind: kind.into(), payload };
+            let (key, gone) = self.outbox.push(event.clone());
+            self.changes.event(key, &event);
+            gone.into_iter().for_each(|k| self.changes.forget_event(k));
+        }
+    }
+
+    /// Tells how many events had to go, once there is room to say it.
+    fn tell_dropped(&mut self) {
+        if self.outbox.len() < event::MAX_OUTBOX / 2 {
+            let dropped = self.outbox.take_dropped();
+            if dropped > 0 {
+                self.event("dropped", json!({"count": dropped}));
+            }
         }
     }
 
@@ -630,14 +681,18 @@ impl Jukebox {
         }
         if let Some((key, e)) = self.outbox.after(0) {
             self.offered = key;
-            self.out.push_back(Output::Event { key, kind: e.kind.clone(), payload: e.payload.clone() });
+            self.out.push_back(Output::Offer { key, kind: e.kind.clone(), payload: e.payload.clone() });
         }
     }
 
     /// Answers a command, and remembers the answer if it carried an id and changed something.
     pub(crate) fn answer(&mut self, ask: &Ask, outcome: Result<Value, Refusal>) {
-        if let Err(r) = &outcome {
-            self.event("refused", json!({"verb": ask.verb, "code": r.code}));
+        if let Err(r) = &outcome
+            && r.code != Code::Busy
+        {
+            // A flood must not wash the trail away.
+            let verb: String = ask.verb.chars().take(32).collect();
+            self.event("refused", json!({"verb": verb, "code": r.code}));
         }
         let rev = self.queue.revision();
         let payload = crate::wire::reply(ask.id.as_deref(), &self.settings.player, &ask.verb, rev, &outcome);

@@ -102,7 +102,9 @@ mod tests {
 
     #[test]
     fn powers_of_two() {
-        for (x, want) in [(0.0, 1.0), (-1.0, 0.5), (-0.5, core::f32::consts::FRAC_1_SQRT_2), (-3.25, 0.105_112_1), (-50.0, 0.0)] {
+        for (x, want) in
+            [(0.0, 1.0), (-1.0, 0.5), (-0.5, core::f32::consts::FRAC_1_SQRT_2), (-3.25, 0.105_112_1), (-50.0, 0.0)]
+        {
             assert!((exp2(x) - want).abs() < 1e-4, "{x}");
         }
     }
@@ -114,7 +116,8 @@ mod tests {
         for _ in 0..20 {
             l.sample(Sample { bytes: 250_000, took: Span::s(1) });
         }
-        assert_eq!((l.kbps().map(|k| k / 100), l.grade()), (Some(19), Grade::Good).max((Some(20), Grade::Good)));
+        assert!(l.kbps().is_some_and(|k| (1_900..=2_100).contains(&k)), "{:?}", l.kbps());
+        assert_eq!(l.grade(), Grade::Good);
         l.sample(Sample { bytes: 50_000, took: Span::s(8) });
         assert!(l.kbps().unwrap() < 500, "{:?}", l.kbps());
         l.failed(Instant(5));

@@ -42,14 +42,7 @@ impl Jukebox {
             // Refused at the door: nothing happened that must happen only once.
             Err(refusal) => return self.answer(&Ask { asks: true, ..ask }, Err(refusal)),
         };
-        if let Some(rev) = request.if_rev
-            && rev != self.queue.revision()
-        {
-            let now = self.queue.revision();
-            let refusal = Refusal {
-                field: Some("if_rev".into()),
-                ..Refusal::new(Code::RevMismatch, format!("The queue has changed: it is at revision {now}, not {rev}."))
-            };
+        if let Err(refusal) = self.still_at(request.if_rev) {
             return self.answer(&ask, Err(refusal));
         }
         match &request.command {
@@ -83,6 +76,11 @@ impl Jukebox {
             Ok(r) => r.id.clone(),
             Err((id, _)) => id.clone(),
         };
+        if let Some(id) = ask.id.clone().filter(|_| !ask.asks)
+            && self.said_before(&id, c.token, ask)?
+        {
+            return Ok(None);
+        }
         if c.retained {
             return refuse(
                 Code::Retained,
@@ -107,7 +105,17 @@ impl Jukebox {
         if c.backlog && request.verb != Verb::Add {
             return refuse(Code::Late, "The player was away when this was sent; say it again if you still want it.");
         }
-        let Some(id) = request.id.as_deref().filter(|_| !ask.asks) else { return Ok(Some(request)) };
+        let waits = matches!(request.command, Command::Add { .. } | Command::Search { .. });
+        if waits && self.pending.len() >= MAX_PENDING {
+            let busy = Refusal::new(Code::Busy, "Too many commands wait for the catalogue; try again in a second.");
+            return Err(Refusal { retry_after_s: Some(1), ..busy });
+        }
+        Ok(Some(request))
+    }
+
+    /// A command of this id was said before: its answer is given again, or will be to both. An answer that was given while
+    /// the broker waited for the acknowledgement comes back as backlog: it is not late.
+    fn said_before(&mut self, id: &str, token: u64, ask: &Ask) -> Result<bool, Refusal> {
         let again = |print| {
             let reused = "This id was used for another command.";
             if print == ask.print { Ok(()) } else { Err(Refusal::new(Code::IdReused, reused)) }
@@ -115,24 +123,32 @@ impl Jukebox {
         if let Some(seen) = self.window.find(id) {
             again(seen.print)?;
             let payload = wire::replayed(&seen.reply);
-            self.reply_now(c.token, payload, true);
-            return Ok(None);
+            self.reply_now(token, payload, true);
+            return Ok(true);
         }
         if let Some(p) = self.pending.iter_mut().find(|p| p.ask.id.as_deref() == Some(id)) {
             again(p.ask.print)?;
-            p.ask.tokens.push(c.token);
-            return Ok(None);
+            p.ask.tokens.push(token);
+            return Ok(true);
         }
-        if self.pending.len() >= MAX_PENDING {
-            let busy = Refusal::new(Code::Busy, "Too many commands wait for the catalogue; try again in a second.");
-            return Err(Refusal { retry_after_s: Some(1), ..busy });
+        Ok(false)
+    }
+
+    /// The queue may have changed since the sender looked.
+    fn still_at(&self, rev: Option<u64>) -> Result<(), Refusal> {
+        let now = self.queue.revision();
+        match rev {
+            Some(rev) if rev != now => {
+                let reason = format!("The queue has changed: it is at revision {now}, not {rev}.");
+                Err(Refusal { field: Some("if_rev".into()), ..Refusal::new(Code::RevMismatch, reason) })
+            }
+            _ => Ok(()),
         }
-        Ok(Some(request))
     }
 
     fn wait_for_catalogue(&mut self, ask: Ask, request: Request) -> u64 {
         self.questions += 1;
-        self.pending.push(Pending { question: self.questions, ask, request });
+        self.pending.push(Pending { question: self.questions, since: self.now, ask, request });
         self.questions
     }
 
@@ -147,7 +163,7 @@ impl Jukebox {
             }
             (Some((hits, total)), Command::Add { what, place, twice, strict }) => {
                 let by = request.by.clone().unwrap_or_else(|| default_by(ask.source).into());
-                self.add(what, &hits, total, &by, *place, *twice, *strict)
+                self.still_at(request.if_rev).and_then(|()| self.add(what, &hits, total, &by, *place, *twice, *strict))
             }
             _ => Err(Refusal::new(Code::Internal, "An answer that nobody asked for.")),
         };
@@ -226,7 +242,7 @@ impl Jukebox {
     }
 
     /// Another entry comes after the current one: what was given of the old one is taken back.
-    fn behind_current_changed(&mut self) {
+    pub(crate) fn behind_current_changed(&mut self) {
         let Some(current) = self.queue.current().map(|e| e.id) else { return };
         if !self.playback.take_back(current) {
             // It is in the ring: the current one goes on from its playhead in a new generation.

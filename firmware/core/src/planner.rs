@@ -65,6 +65,14 @@ struct Plan {
 }
 
 #[derive(Clone, Copy, Debug)]
+struct UnderWay {
+    id: u64,
+    entry: EntryId,
+    part: Part,
+    since: Instant,
+}
+
+#[derive(Clone, Copy, Debug)]
 struct Trouble {
     reason: Reason,
     since: Instant,
@@ -111,7 +119,7 @@ pub struct Need {
 #[derive(Clone, Debug, Default)]
 pub struct Planner {
     plans: Vec<Plan>,
-    under_way: Vec<(u64, EntryId, Part)>,
+    under_way: Vec<UnderWay>,
     last_wish: u64,
     trouble: Option<Trouble>,
     /// State of a xorshift generator, for jitter.
@@ -126,11 +134,14 @@ impl Planner {
         Self { random: seed | 1, ..Self::default() }
     }
 
-    /// Drops the plans of entries that are not in the line any more.
-    pub fn keep_only(&mut self, in_line: impl Fn(EntryId) -> bool) {
+    /// Drops the plans of entries that are not in the line any more. Returns the wishes that nobody has any more.
+    pub fn keep_only(&mut self, now: Instant, in_line: impl Fn(EntryId) -> bool) -> Vec<u64> {
         let before = self.plans.len();
         self.plans.retain(|p| in_line(p.entry));
         self.news |= self.plans.len() != before;
+        // What was in trouble may be gone: look at once.
+        self.hurry(now);
+        self.under_way.extract_if(.., |w| !in_line(w.entry)).map(|w| w.id).collect()
     }
 
     /// The next thing to bring on board, if there is one and it is time.
@@ -142,22 +153,26 @@ impl Planner {
         let mut ahead = Span(0);
         for a in line {
             if ahead >= need.ahead {
-                return None;
+                break;
             }
             let i = self.plan(a);
             match self.missing(i, a.from, need, &mut ahead) {
-                Missing::Part(part) => return Some(self.order(i, part, need)),
+                Missing::Part(part) => return Some(self.order(now, i, part, need)),
                 Missing::UnderWay => return None,
                 Missing::Nothing => {}
             }
+        }
+        if self.under_way.is_empty() {
+            // Nothing is missing any more.
+            self.trouble = None;
         }
         None
     }
 
     /// The answer to a wish. A track's own fault marks its plan, the link's starts a pause.
     pub fn arrived(&mut self, now: Instant, id: u64, arrival: Arrival, silent: bool) {
-        let Some(i) = self.under_way.iter().position(|w| w.0 == id) else { return };
-        let (_, entry, part) = self.under_way.swap_remove(i);
+        let Some(i) = self.under_way.iter().position(|w| w.id == id) else { return };
+        let UnderWay { entry, part, .. } = self.under_way.swap_remove(i);
         let outcome = match arrival {
             Ok(bytes) => {
                 self.trouble = None;
@@ -193,7 +208,12 @@ impl Planner {
 
     /// Gives up what is under way; the wishes, for whoever carries them out.
     pub fn give_up(&mut self) -> impl Iterator<Item = u64> {
-        core::mem::take(&mut self.under_way).into_iter().map(|w| w.0)
+        core::mem::take(&mut self.under_way).into_iter().map(|w| w.id)
+    }
+
+    /// Since when the oldest wish is under way.
+    pub fn waits_since(&self) -> Option<Instant> {
+        self.under_way.iter().map(|w| w.since).min()
     }
 
     /// Silence needs a quicker retry than what was planned while music still played.
@@ -304,7 +324,7 @@ impl Planner {
     /// The first part of a plan that is missing from `from` on; adds what is there to `ahead`.
     fn missing(&mut self, i: usize, from: Frames, need: Need, ahead: &mut Span) -> Missing {
         let plan = &mut self.plans[i];
-        let under_way = |part| self.under_way.iter().any(|w| w.1 == plan.entry && w.2 == part);
+        let under_way = |part| self.under_way.iter().any(|w| w.entry == plan.entry && w.part == part);
         let wanted = |part| if under_way(part) { Missing::UnderWay } else { Missing::Part(part) };
         if plan.bad.is_some() {
             return Missing::Nothing;
@@ -340,10 +360,10 @@ impl Planner {
         Missing::Nothing
     }
 
-    fn order(&mut self, i: usize, part: Part, need: Need) -> Wish {
+    fn order(&mut self, now: Instant, i: usize, part: Part, need: Need) -> Wish {
         self.last_wish += 1;
         let (id, plan) = (self.last_wish, &self.plans[i]);
-        self.under_way.push((id, plan.entry, part));
+        self.under_way.push(UnderWay { id, entry: plan.entry, part, since: now });
         let whole = |object| Wish { id, object, range: None, digest: object, deadline: Span::s(10), read: true };
         let rendition = plan.rendition.as_ref();
         match part {

@@ -5,6 +5,7 @@
 //! A skip, a seek or a stop starts a new generation; nothing else does.
 
 use alloc::collections::VecDeque;
+use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::checkpoint::Intent;
@@ -50,6 +51,8 @@ pub struct Playback {
     heard_at: Option<Instant>,
     moved_at: Option<Instant>,
     output: OutputState,
+    /// The audio threads were told to hold.
+    held: bool,
     announced: Option<EntryId>,
     /// Ran dry in mid-track, since when.
     starving: Option<Instant>,
@@ -75,6 +78,7 @@ pub enum Happened {
 impl Playback {
     /// Playback at `start` of the queue's head.
     pub fn new(intent: Intent, start: Frames) -> Self {
+        let held = intent == Intent::Paused;
         Self {
             intent,
             generation: 0,
@@ -87,11 +91,12 @@ impl Playback {
             heard_at: None,
             moved_at: None,
             output: OutputState::Closed,
+            held,
             announced: None,
             starving: None,
             due: Span(0),
             silence: Span(0),
-            orders: Vec::new(),
+            orders: if held { vec![Order::Pause(true)] } else { Vec::new() },
         }
     }
 
@@ -138,17 +143,22 @@ impl Playback {
         }
         let was = core::mem::replace(&mut self.intent, intent);
         (self.due, self.moved_at) = (Span(0), None);
-        match (was, intent) {
-            (_, Intent::Paused) => self.orders.push(Order::Pause(true)),
-            (Intent::Paused, Intent::Playing) => self.orders.push(Order::Pause(false)),
-            (Intent::Paused, Intent::Stopped) => {
-                self.rewind(Frames::default(), false);
-                self.orders.push(Order::Pause(false));
-            }
-            (_, Intent::Stopped) => self.rewind(Frames::default(), false),
-            _ => {}
+        if was == Intent::Stopped || intent == Intent::Stopped {
+            // Planned silence is not looked at, and must not be counted by the next look.
+            self.heard_at = None;
+        }
+        match intent {
+            Intent::Stopped => self.rewind(Frames::default(), false),
+            Intent::Paused => self.hold(true),
+            Intent::Playing => self.hold(false),
         }
         true
+    }
+
+    fn hold(&mut self, hold: bool) {
+        if core::mem::replace(&mut self.held, hold) != hold {
+            self.orders.push(Order::Pause(hold));
+        }
     }
 
     /// Starts a new generation at `start` of the queue's head. `more`: its first segment is on board, so that what plays
@@ -166,17 +176,28 @@ impl Playback {
     /// already, and only a new generation helps.
     pub fn take_back(&mut self, keep: EntryId) -> bool {
         let Some(i) = self.line.iter().position(|f| f.entry == keep) else { return true };
-        let Some(next) = self.line.get(i + 1) else { return true };
+        if i + 1 == self.line.len() {
+            return true;
+        }
         let last = self.line[i].last_seq;
-        // The first piece of the next entry is not decoded yet: nothing of it is in the ring.
-        let untouched = self.given.iter().any(|&s| s > last) && self.given.contains(&(last + 1));
-        if !untouched || next.last_seq <= last {
+        // While the decoder is still at the entry that stays, nothing of the next one is in the ring.
+        if !self.given.contains(&last) {
             return false;
         }
         self.line.truncate(i + 1);
         self.given.retain(|&s| s <= last);
         self.orders.push(Order::Forget { seq: last });
         true
+    }
+
+    /// Counts flushes: what is reported of another generation is void.
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// Entries that are (partly) with the decoder, in order.
+    pub fn fed(&self) -> impl Iterator<Item = EntryId> {
+        self.line.iter().map(|f| f.entry)
     }
 
     /// Whether an entry is (partly) with the decoder.
@@ -249,12 +270,6 @@ impl Playback {
         self.given.retain(|&s| s > seq);
     }
 
-    /// The entry that a piece was given for, if it is of this generation.
-    pub fn entry_of(&self, seq: u64) -> Option<EntryId> {
-        self.given.contains(&seq).then_some(())?;
-        self.line.iter().find(|f| f.last_seq >= seq).map(|f| f.entry)
-    }
-
     /// The sound device changed.
     pub fn output(&mut self, state: OutputState) {
         self.output = state;
@@ -315,6 +330,10 @@ impl Playback {
             _ => self.heard.at.rate.max(8_000),
         };
         self.due = Span((self.due.0 + passed.0).saturating_sub(Frames::new(moved, rate).span().0));
+        if moved > 0 {
+            // The DAC's crystal is not the system's: 1,000 ppm between them are no silence.
+            self.due = Span(self.due.0.saturating_sub(passed.0 / 1_000));
+        }
         if self.due > Span(2 * SLACK.0) {
             self.silence.0 += self.due.0 - SLACK.0;
             self.due = SLACK;

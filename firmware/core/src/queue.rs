@@ -13,6 +13,8 @@ use crate::sound::EntryId;
 
 /// Most entries.
 pub const MAX_ENTRIES: usize = 200;
+/// Longest title, artist or album of an entry, in characters.
+pub const MAX_TEXT: usize = 160;
 /// The same track among so many coming entries is a duplicate.
 pub const DUPLICATE_WINDOW: usize = 20;
 
@@ -126,13 +128,15 @@ impl Queue {
             return Err(NotAdded::Duplicate(e.id));
         }
         self.last_id += 1;
+        // Every reader of the queue pays for a tag that is a novel.
+        let cut = |t: &str| -> String { t.chars().take(MAX_TEXT).collect() };
         let entry = Entry {
             id: EntryId(self.last_id),
             track: row.id,
             record: row.record,
-            title: row.title.clone(),
-            artist: row.artist.clone(),
-            album: row.album.clone(),
+            title: cut(&row.title),
+            artist: cut(&row.artist),
+            album: cut(&row.album),
             duration_ms: row.duration_ms,
             by: by.into(),
         };

@@ -121,6 +121,10 @@ pub enum Report {
     Torn {
         /// Which.
         seq: u64,
+        /// Its generation.
+        generation: u32,
+        /// Its entry.
+        entry: EntryId,
         /// Its segment.
         digest: Digest,
     },
@@ -128,6 +132,10 @@ pub enum Report {
     Undecodable {
         /// Which.
         seq: u64,
+        /// Its generation.
+        generation: u32,
+        /// Its entry.
+        entry: EntryId,
         /// What the decoder said.
         why: Arc<str>,
     },

@@ -10,7 +10,7 @@ use crate::checkpoint::Intent;
 use crate::command::Verb;
 use crate::exchange::{Output, Topic};
 use crate::jukebox::{Jukebox, Notice};
-use crate::reason::Reason;
+use crate::reason::{Reason, Who};
 use crate::sound::{EntryId, OutputState};
 use crate::time::{Frames, Instant, Span};
 use crate::view::{Icon, Progress, Strip, Text, View, VolumeOverlay};
@@ -38,6 +38,9 @@ pub(crate) struct Told {
     health: Option<crate::view::Grade>,
     health_at: Instant,
     view: Option<View>,
+    /// Days since 1970, once known, and the silence before this one.
+    day: Option<u64>,
+    silence_before_today: Span,
 }
 
 type NowKey = (u64, State, Option<EntryId>, bool, Option<&'static str>, bool);
@@ -52,6 +55,12 @@ impl Told {
 impl Jukebox {
     /// Says what has changed.
     pub(crate) fn tell(&mut self) {
+        if let Some((then, unix)) = self.clock {
+            let day = (unix.0 + self.now.since(then).as_ms()) / 86_400_000;
+            if self.told.day.replace(day).is_some_and(|before| before != day) {
+                self.told.silence_before_today = self.playback.silence();
+            }
+        }
         let clock = self.clock.is_some();
         if self.told.info != Some(clock) {
             self.told.info = Some(clock);
@@ -159,12 +168,14 @@ impl Jukebox {
     }
 
     pub(crate) fn health_state(&self) -> Health<'_> {
-        let silence = (self.playback.silence().as_ms() as f64) / 1_000.0;
+        let seconds = |s: Span| (s.as_ms() as f64) / 1_000.0;
+        let silence = self.playback.silence();
+        let today = Span(silence.0.saturating_sub(self.told.silence_before_today.0));
         let heard = self.playback.heard();
         Health {
             link: self.link.grade(),
             on_board_queue_s: self.on_board().as_s(),
-            unplanned_silence_s: Silence { today: silence, since_boot: silence },
+            unplanned_silence_s: Silence { today: seconds(today), since_boot: seconds(silence) },
             underruns: heard.underrun_frames,
             xruns: heard.xruns,
             disk_free_mb: self.vitals.disk_free_mb,
@@ -249,15 +260,20 @@ impl Jukebox {
 
     fn playing_headline(&self) -> Text {
         match self.planner.trouble() {
-            Some(_) => text(format_args!("Link lost, {} min on board", self.on_board().as_s() / 60)),
-            None => Text::new("Playing"),
+            Some((r, _)) if r.who() == Who::Network || r == Reason::Refused => {
+                text(format_args!("Link lost, {} min on board", self.on_board().as_s() / 60))
+            }
+            _ => Text::new("Playing"),
         }
     }
 
     /// Trouble that does not touch the sound yet, worst first.
     fn warning(&self) -> Option<&'static str> {
+        let trouble = self.planner.trouble().map(|t| t.0).filter(|r| r.who() != Who::Network);
         if self.vitals.disk_trouble {
             Some(Reason::DiskFull.short())
+        } else if let Some(r) = trouble.filter(|r| *r != Reason::Refused) {
+            Some(r.short())
         } else if self.name_taken {
             Some("Another player uses this name")
         } else if self.catalogue.newer {

@@ -137,7 +137,7 @@ pub struct QueueState<'a> {
 /// Seconds of unplanned silence.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Silence {
-    /// Since midnight UTC, or since the clock is known.
+    /// Since midnight UTC, or since the process started.
     pub today: f64,
     /// Since the process started.
     pub since_boot: f64,
@@ -264,6 +264,14 @@ pub fn reply(id: Option<&str>, player: &str, verb: &str, rev: u64, outcome: &Res
             ..blank
         },
     })
+}
+
+/// The reply to a command that is in effect while the card does not take it: a power cut would undo it.
+pub fn unsaved(reply: &str) -> String {
+    match reply.strip_suffix('}') {
+        Some(head) => alloc::format!("{head},\"saved\":false}}"),
+        None => String::from(reply),
+    }
 }
 
 /// The reply that was given, given again.

@@ -230,7 +230,8 @@ where
         let Some(bytes) = bytes else {
             self.torn = Some(piece.generation);
             self.pieces.retain(|p| p.generation != piece.generation);
-            (self.tell)(Report::Torn { seq: piece.seq, digest });
+            let Piece { seq, generation, entry, .. } = piece;
+            (self.tell)(Report::Torn { seq, generation, entry, digest });
             return true;
         };
         match self.deck.load(bytes, &piece) {
@@ -310,7 +311,8 @@ where
         self.pieces.retain(|p| p.entry != entry);
         self.current = None;
         self.break_off();
-        (self.tell)(Report::Undecodable { seq, why: why.into() });
+        let generation = self.generation;
+        (self.tell)(Report::Undecodable { seq, generation, entry, why: why.into() });
     }
 
     fn break_off(&mut self) {

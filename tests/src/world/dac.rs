@@ -1,6 +1,6 @@
 //! A decoder, a ring and a DAC that are arithmetic: pieces in, frames out as time passes.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use jukebox_core::library::Digest;
 use jukebox_core::sound::{EntryId, Heard, Order, OutputState, Piece, Report};
@@ -27,6 +27,10 @@ pub struct Dac {
     /// Microseconds of music that were due and not yet turned into frames.
     rest: u64,
     open: bool,
+    /// Segments that verify and cannot be decoded.
+    pub spoiled: HashSet<Digest>,
+    /// Entries of which nothing is decoded until the next flush.
+    refused: HashSet<EntryId>,
     /// No device: nothing is consumed.
     pub missing: bool,
     paused: bool,
@@ -42,7 +46,8 @@ pub struct Dac {
 impl Dac {
     /// The sound end of a process that starts again: the same device, what was heard stays heard.
     pub fn restarted(&mut self) -> Self {
-        Self { missing: self.missing, sounded: std::mem::take(&mut self.sounded), ..Self::default() }
+        let (spoiled, sounded) = (std::mem::take(&mut self.spoiled), std::mem::take(&mut self.sounded));
+        Self { missing: self.missing, spoiled, sounded, ..Self::default() }
     }
 
     /// When the next order or report could change anything: the ring has room for the next piece.
@@ -59,12 +64,7 @@ impl Dac {
     }
 
     /// Lets time pass and decodes what fits.
-    pub fn advance(
-        &mut self,
-        now: Instant,
-        library: &Library,
-        disk: &std::collections::HashSet<Digest>,
-    ) -> Vec<Report> {
+    pub fn advance(&mut self, now: Instant, library: &Library, disk: &HashSet<Digest>) -> Vec<Report> {
         let passed = now.since(self.now).0;
         self.now = now;
         let mut reports = Vec::new();
@@ -76,12 +76,18 @@ impl Dac {
         while self.ring_frames() <= RING_FRAMES
             && let Some(p) = self.pieces.pop_front()
         {
-            if p.generation != self.generation {
+            if p.generation != self.generation || self.refused.contains(&p.entry) {
+                continue;
+            }
+            let (seq, generation, entry) = (p.seq, p.generation, p.entry);
+            if self.spoiled.contains(&p.segment.digest) {
+                self.refused.insert(entry);
+                reports.push(Report::Undecodable { seq, generation, entry, why: "noise".into() });
                 continue;
             }
             if !disk.contains(&p.segment.digest) {
                 self.pieces.clear();
-                reports.push(Report::Torn { seq: p.seq, digest: p.segment.digest });
+                reports.push(Report::Torn { seq, generation, entry, digest: p.segment.digest });
                 break;
             }
             let (first, count) = library.segments[&p.segment.digest];
@@ -152,6 +158,7 @@ impl Dac {
             Order::Play(p) => self.pieces.push_back(p),
             Order::Flush { generation, .. } => {
                 self.generation = generation;
+                self.refused.clear();
                 self.pieces.clear();
                 self.ring.clear();
             }

@@ -89,6 +89,8 @@ pub struct World {
     pub events: Vec<(String, Value)>,
     /// The last retained payloads.
     pub retained: HashMap<&'static str, Value>,
+    /// Turns that nothing but time caused.
+    pub ticks: u64,
     /// What the panel shows.
     pub view: View,
     /// Objects that cannot be had, and how.
@@ -125,6 +127,7 @@ impl World {
             replies: HashMap::new(),
             events: Vec::new(),
             retained: HashMap::new(),
+            ticks: 0,
             view: View::default(),
             broken: HashMap::new(),
             rows: BTreeMap::new(),
@@ -238,6 +241,7 @@ impl World {
                 }
             }
             if self.jukebox.poll_timeout().is_some_and(|t| t <= self.now) {
+                self.ticks += 1;
                 self.give(Input::Tick);
             }
         }
@@ -322,7 +326,7 @@ impl World {
                     }
                     self.retained.insert(topic.as_str(), value);
                 }
-                Output::Event { key, kind, payload } => {
+                Output::Offer { key, kind, payload } => {
                     self.events.push((kind, serde_json::from_str(&payload).expect("an event is JSON")));
                     self.at(Span::ms(5), Event::Give(run, Input::Delivered { key }));
                 }
@@ -331,7 +335,19 @@ impl World {
                     assert!(!headline.is_empty() && headline.chars().count() <= 42, "{headline:?}");
                     self.view = *view;
                 }
-                Output::Cancel { .. } | Output::Pin(_) | Output::Bye => {}
+                Output::Probe => {
+                    let (up, after) = match self.link {
+                        Link::Up { rtt, .. } => (true, rtt),
+                        Link::Down { after, .. } => (false, after.min(Span::s(1))),
+                    };
+                    self.at(after, Event::Give(run, Input::Link { up }));
+                }
+                Output::Cancel { id } => {
+                    let of_it = |e: &Event| matches!(e, Event::Give(_, Input::Fetched { id: i, .. }) if *i == id);
+                    self.agenda.retain(|_, e| !of_it(e));
+                    self.link_busy_until = self.now;
+                }
+                Output::Event { .. } | Output::Pin(_) => {}
             }
         }
         if !self.unsaved.is_empty() || !self.waiting.is_empty() {
