@@ -16,7 +16,7 @@ use crate::serve::broker::{keep_rules, renew_rules};
 use crate::serve::control::{self, ControlError};
 use crate::serve::pki::{self, PkiError};
 use crate::serve::state::{
-    Player, Settings, State, StateError, broker_address, default_folder, is_id, random_word, write_whole,
+    Draft, Player, Settings, State, StateError, broker_address, default_folder, is_id, random_word,
 };
 
 /// Adds, lists and removes players.
@@ -161,12 +161,14 @@ fn add(args: &Add) -> Result<(), PlayerError> {
     let origins = if args.origin.is_empty() { vec![settings.origin()] } else { args.origin.clone() };
     let text = file(&player, &password, &origins, &settings.broker_url(), &ca_pem)?;
 
+    // On the disk before the broker forgets the old password: a file that cannot be written locks nobody out.
+    let file = Draft::write(&out, text.as_bytes(), 0o600)?;
     let known = admit(&state, &settings, &player, &password, &ca)?;
+    file.keep()?;
     players.retain(|p| p.name != name);
     players.push(player.clone());
     players.sort_by(|a, b| a.name.cmp(&b.name));
     state.keep_players(&players)?;
-    write_whole(&out, text.as_bytes(), 0o600)?;
     println!(
         "{}: written, for player `{name}` at site `{}`. It holds the password: keep it private.",
         out.display(),

@@ -330,6 +330,10 @@ fn a_player_is_added_at_any_time_and_its_file_is_right() {
     assert!(add(&["third", "--out", "lobby.toml"]).contains("--out"));
     assert!(!office.path("b.toml").exists());
 
+    // A new password that nobody could be told is none: the old one stays.
+    assert!(add(&["lobby", "--replace", "--out", "nowhere/lobby.toml"]).contains("nowhere/lobby.toml: No such file"));
+    assert!(add(&["lobby", "--replace", "--out", "library"]).contains("library: "));
+    assert!(matches!(puback(&mut office.player("mosquitto_pub", &lobby), "jukebox/1/berlin/lobby/now"), 0 | 16));
     // A new password: the old one is worth nothing.
     add(&["lobby", "--replace"]);
     let refused = office.player("mosquitto_pub", &lobby).args(["-t", "jukebox/1/berlin/lobby/now", "-m", "x"]).output();

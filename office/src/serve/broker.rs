@@ -16,12 +16,14 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 
 use super::state::{State, StateError, write_whole};
 use super::{access, until};
 
-/// Largest packet that the broker takes, in bytes: the longest state message is under 32 KiB, a command under 9.
-const MAX_PACKET: u32 = 65_536;
+/// Largest packet that the broker takes, in bytes. What a player says of a long queue may pass 32 KiB; a player whose message
+/// is too long would lose its connection and say it again, for ever: so there is room.
+const MAX_PACKET: u32 = 262_144;
 /// Within this time a broker listens, or something is wrong.
 const START: Duration = Duration::from_secs(5);
 /// Within this time it ends when asked to, or it is killed.
@@ -161,15 +163,20 @@ impl Broker {
         self.child.id()
     }
 
-    /// Starts it again whenever it dies, until `stop` is true; then ends it.
-    pub async fn keep(mut self, mut stop: watch::Receiver<bool>) {
+    /// Starts it again whenever it dies, until `stop` is true; then ends it. Lets it read its certificate again whenever
+    /// there is a new one.
+    pub async fn keep(mut self, mut stop: watch::Receiver<bool>, mut certificate: watch::Receiver<TlsAcceptor>) {
         let mut pause = Duration::from_millis(500);
         loop {
             let began = Instant::now();
-            tokio::select! {
-                () = until(&mut stop) => break,
-                status = self.child.wait() => tracing::error!("the broker died ({}); it is started again", told(&status)),
-            }
+            let status = loop {
+                tokio::select! {
+                    () = until(&mut stop) => return self.end().await,
+                    status = self.child.wait() => break status,
+                    Ok(()) = certificate.changed() => self.signal(Signal::HUP),
+                }
+            };
+            tracing::error!("the broker died ({}); it is started again", told(&status));
             // Only a life of a minute shows that it is well again.
             pause = if began.elapsed() > Duration::from_secs(60) { Duration::from_millis(500) } else { pause };
             loop {
@@ -188,13 +195,16 @@ impl Broker {
                 }
             }
         }
-        self.end().await;
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(pid) = self.child.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
+            let _ = kill_process(pid, signal);
+        }
     }
 
     async fn end(&mut self) {
-        if let Some(pid) = self.child.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
-            let _ = kill_process(pid, Signal::TERM);
-        }
+        self.signal(Signal::TERM);
         if timeout(END, self.child.wait()).await.is_err() {
             let _ = self.child.kill().await;
         }

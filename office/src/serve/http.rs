@@ -117,7 +117,13 @@ pub async fn door(bind: Option<std::net::IpAddr>, port: u16) -> io::Result<TcpLi
 }
 
 /// Serves `app` at `listener` until `stop` is true (or its sender gone); then running answers get [`FAREWELL`].
-pub async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, app: Router, mut stop: watch::Receiver<bool>) {
+/// With `tls`, each connection gets the certificate that is there when it comes.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<watch::Receiver<TlsAcceptor>>,
+    app: Router,
+    mut stop: watch::Receiver<bool>,
+) {
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
@@ -138,7 +144,8 @@ pub async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, app: Router,
             },
         };
         let _ = stream.set_nodelay(true);
-        let (app, tls, watcher) = (app.clone(), tls.clone(), graceful.watcher());
+        let (app, watcher) = (app.clone(), graceful.watcher());
+        let tls = tls.as_ref().map(|tls| tls.borrow().clone());
         tokio::spawn(async move {
             let _place = place;
             match tls {

@@ -15,6 +15,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use jukebox_core::library::{ROOT, Root};
@@ -29,6 +30,9 @@ use tracing_subscriber::filter::LevelFilter;
 use broker::{Broker, BrokerError, Setup};
 use pki::PkiError;
 use state::{Settings, State, StateError, is_id};
+
+/// How often the certificate is looked at: it is renewed months before it expires.
+const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(24 * 3600);
 
 /// Serves a library to players, and runs the broker that commands go through.
 ///
@@ -137,7 +141,7 @@ async fn serve(args: &Args) -> Result<(), ServeError> {
     }
     let renewed = pki::ensure(&state, &mut settings, Timestamp::now())?;
     state.keep_settings(&settings)?;
-    let tls = TlsAcceptor::from(Arc::new(pki::server_tls(&state)?));
+    let (certificate, shown) = watch::channel(acceptor(&state)?);
 
     let (stop, stopped) = watch::channel(false);
     let mut parts = JoinSet::new();
@@ -156,11 +160,11 @@ async fn serve(args: &Args) -> Result<(), ServeError> {
             }
         };
         pid = broker.pid();
-        parts.spawn(broker.keep(stopped.clone()));
+        parts.spawn(broker.keep(stopped.clone(), shown.clone()));
     }
     let app = http::router(&args.library);
     let plain_port = plain.as_ref().map(|p| p.local_addr().map(|a| a.port())).transpose()?;
-    parts.spawn(http::serve(https, Some(tls), app.clone(), stopped.clone()));
+    parts.spawn(http::serve(https, Some(shown), app.clone(), stopped.clone()));
     if let Some(plain) = plain {
         parts.spawn(http::serve(plain, None, app, stopped));
     }
@@ -170,6 +174,7 @@ async fn serve(args: &Args) -> Result<(), ServeError> {
         tracing::info!("a certificate was made for {}", settings.certificate_names.join(", "));
     }
     let _ = sd_notify::notify(&[NotifyState::Ready]);
+    let mut look = tokio::time::interval(LOOK_AT_CERTIFICATE);
     let feed = sd_notify::watchdog_enabled().map(|limit| limit / 2);
     loop {
         let pause = async {
@@ -183,12 +188,33 @@ async fn serve(args: &Args) -> Result<(), ServeError> {
             _ = int.recv() => break,
             // Evidence: this loop turned and no part has ended.
             () = pause => { let _ = sd_notify::notify(&[NotifyState::Watchdog]); }
+            _ = look.tick() => if let Err(e) = renew(&state, &mut settings, Timestamp::now(), &certificate) {
+                tracing::error!("the certificate is not renewed: {e}");
+            },
             _ = parts.join_next() => { tracing::error!("a part ended that should not"); break; }
         }
     }
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     let _ = stop.send(true);
     while parts.join_next().await.is_some() {}
+    Ok(())
+}
+
+fn acceptor(state: &State) -> Result<TlsAcceptor, PkiError> {
+    Ok(TlsAcceptor::from(Arc::new(pki::server_tls(state)?)))
+}
+
+/// Makes a new certificate if it is time for one, and shows it at all doors; connections that are there stay.
+fn renew(
+    state: &State,
+    settings: &mut Settings,
+    now: Timestamp,
+    certificate: &watch::Sender<TlsAcceptor>,
+) -> Result<(), PkiError> {
+    if pki::ensure(state, settings, now)? {
+        certificate.send_replace(acceptor(state)?);
+        tracing::info!("the certificate was renewed");
+    }
     Ok(())
 }
 
@@ -262,4 +288,54 @@ Try:       mosquitto_pub -V 5 -h {host} -p {port} --cafile {ca} -u bot -P \"$(ca
              -q 1 -t jukebox/1/{site}/lobby/command/add -m waterloo
 "
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    /// The certificate that is shown at a door, as PEM.
+    async fn shown_at(port: u16) -> String {
+        let script = format!("openssl s_client -connect 127.0.0.1:{port} 2>/dev/null | openssl x509");
+        let ask = move || Command::new("sh").args(["-c", &script]).stdin(Stdio::null()).output().unwrap();
+        let out = tokio::task::spawn_blocking(ask).await.unwrap();
+        String::from_utf8(out.stdout).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_certificate_is_renewed_at_both_doors_without_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::open(&folder.path().join("state")).unwrap();
+        let bind = Some(IpAddr::from([127, 0, 0, 1]));
+        let mut settings = Settings::default();
+        pki::ensure(&state, &mut settings, Timestamp::now()).unwrap();
+        let (certificate, shown) = watch::channel(acceptor(&state).unwrap());
+        let (stop, stopped) = watch::channel(false);
+        let https = http::door(bind, 0).await.unwrap();
+        let ports = [https.local_addr().unwrap().port(), free_port(bind).await.unwrap()];
+        let broker = Broker::start(&state, Setup::of_child(&state, bind, ports[1])).await.unwrap();
+        let mut parts = JoinSet::new();
+        parts.spawn(broker.keep(stopped.clone(), shown.clone()));
+        parts.spawn(http::serve(https, Some(shown), http::router(folder.path()), stopped));
+
+        let pem = || std::fs::read_to_string(state.path("server.pem")).unwrap().replace('\r', "");
+        let first = pem();
+        for port in ports {
+            assert_eq!(shown_at(port).await, first);
+        }
+        let today = Timestamp::now();
+        renew(&state, &mut settings, today, &certificate).unwrap();
+        assert_eq!(pem(), first, "it is not time yet");
+        renew(&state, &mut settings, today + jiff::SignedDuration::from_hours(24 * 300), &certificate).unwrap();
+        assert_ne!(pem(), first);
+        assert_eq!(shown_at(ports[0]).await, pem());
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        while shown_at(ports[1]).await != pem() {
+            assert!(std::time::Instant::now() < deadline, "the broker keeps its old certificate");
+        }
+        stop.send_replace(true);
+        while parts.join_next().await.is_some() {}
+    }
 }

@@ -1,7 +1,7 @@
 //! A small private CA and one server certificate (ECDSA P-256), for HTTPS and for the broker.
 //!
-//! The CA lasts ten years and is what players are given; the server's certificate lasts one year and is made anew at a start
-//! when under a third of it is left, or when the names have changed. Players notice neither.
+//! The CA lasts ten years and is what players are given; the server's certificate lasts one year and is made anew when
+//! under a third of it is left (looked at daily), or at a start when the names have changed. Players notice neither.
 
 use std::fs;
 use std::net::IpAddr;

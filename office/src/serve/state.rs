@@ -250,16 +250,51 @@ pub fn default_folder() -> PathBuf {
 /// # Errors
 /// [`StateError::Io`].
 pub fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StateError> {
-    let fresh = path.with_added_extension("new");
-    let write = || {
-        // Left by a run that was killed, maybe with another mode.
-        let _ = fs::remove_file(&fresh);
-        let mut file = OpenOptions::new().create_new(true).write(true).mode(mode).open(&fresh)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&fresh, path)
-    };
-    write().map_err(|why| StateError::Io { path: path.into(), why })
+    Draft::write(path, bytes, mode)?.keep()
+}
+
+/// A file that is on the disk under another name until it is kept; dropped, it goes.
+#[derive(Debug)]
+pub struct Draft {
+    fresh: PathBuf,
+    path: PathBuf,
+}
+
+impl Draft {
+    /// Writes what shall stand at `path`; what stands there now stays.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<Self, StateError> {
+        let draft = Self { fresh: path.with_added_extension("new"), path: path.into() };
+        let write = || {
+            if path.is_dir() {
+                return Err(io::ErrorKind::IsADirectory.into());
+            }
+            // Left by a run that was killed, maybe with another mode.
+            let _ = fs::remove_file(&draft.fresh);
+            let mut file = OpenOptions::new().create_new(true).write(true).mode(mode).open(&draft.fresh)?;
+            file.write_all(bytes)?;
+            file.sync_all()
+        };
+        write().map_err(|why| StateError::Io { path: path.into(), why })?;
+        Ok(draft)
+    }
+
+    /// Puts it in its place, in one step.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn keep(self) -> Result<(), StateError> {
+        fs::rename(&self.fresh, &self.path).map_err(|why| StateError::Io { path: self.path.clone(), why })
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // After `keep` there is nothing under this name.
+        let _ = fs::remove_file(&self.fresh);
+    }
 }
 
 /// 160 random bits as 32 characters that can be read aloud and need no quoting anywhere.
