@@ -17,10 +17,10 @@
 
 use std::io::{self, PipeReader, PipeWriter};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jukebox_core::gesture::{Button, Edge};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::tty::{Keys, allow_signals};
 
@@ -100,10 +100,27 @@ fn listen(stopped: &PipeReader, tell: &dyn Fn(Key)) {
                 Stroke::Turn(detents) => tell(Key::Edge(Edge::Turn(detents))),
                 Stroke::Press(button, length) => {
                     tell(Key::Edge(Edge::Down(button)));
-                    thread::sleep(length);
+                    let ended = is_stopped_within(stopped, length);
                     tell(Key::Edge(Edge::Up(button)));
+                    if ended {
+                        return;
+                    }
                 }
             }
+        }
+    }
+}
+
+/// Waits for `pause`, or until the keyboard is dropped: true then.
+fn is_stopped_within(stopped: &PipeReader, pause: Duration) -> bool {
+    let end = Instant::now() + pause;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let Ok(left) = Timespec::try_from(left) else { return false };
+        match poll(&mut [PollFd::new(stopped, PollFlags::IN)], Some(&left)) {
+            Err(rustix::io::Errno::INTR) => {}
+            Ok(0) => return false,
+            Ok(_) | Err(_) => return true,
         }
     }
 }
@@ -173,6 +190,16 @@ mod tests {
         assert_eq!(strokes(b" np+-m"), all);
         assert_eq!(strokes(b"sNx"), [Stroke::Press(Play, HOLD), Stroke::Press(Next, HOLD)]);
         assert_eq!(strokes(b"q\x03"), [Stroke::Quit, Stroke::Quit]);
+    }
+
+    #[test]
+    fn a_stop_does_not_wait_for_a_key_to_come_up() {
+        let (stopped, stop) = io::pipe().unwrap();
+        assert!(!is_stopped_within(&stopped, Duration::from_millis(1)));
+        let began = Instant::now();
+        drop(stop);
+        assert!(is_stopped_within(&stopped, Duration::from_secs(60)));
+        assert!(began.elapsed() < Duration::from_secs(30));
     }
 
     #[test]
