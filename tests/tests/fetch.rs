@@ -418,6 +418,21 @@ async fn damage_in_the_library_is_told_from_a_lying_way() {
 }
 
 #[tokio::test]
+async fn whoever_answers_404_to_everything_blames_no_track() {
+    let disk = Disk::new();
+    let gone = Want::whole(Digest::of(b"gone"), DEADLINE);
+    let server = Server::honest(disk.library());
+    let (fetcher, _) = disk.fetcher(&[&server.url()], None);
+    assert_eq!(fetcher.fetch(gone.clone()).await, Err(Fault::NotFound), "the root is there: the track is not");
+    assert_eq!(fetcher.origins()[0].state, OriginState::Ok);
+    // The web root is emptied, or was never the right one, or a login page stands before it.
+    fs::remove_file(disk.library().join("library.json")).unwrap();
+    let fault = fetcher.fetch(gone).await.unwrap_err();
+    assert!(fault == Fault::Status(404) && fault.is_link());
+    assert_eq!(fetcher.origins()[0].state, OriginState::Failing);
+}
+
+#[tokio::test]
 async fn a_folder_is_an_origin() {
     let disk = Disk::new();
     let bytes = noise(1, 5000);
@@ -506,11 +521,18 @@ async fn equal_wants_share_a_download_and_at_most_two_segments_are_on_the_way() 
 
 #[tokio::test]
 async fn a_full_card_is_said_and_a_torn_file_is_fetched_again() {
-    let full = Disk::with(Limits { cap_bytes: 0, floor_bytes: 0 });
-    let object = full.object(b"x");
-    let (fetcher, _) = full.fetcher(&[full.library().to_str().unwrap()], None);
-    let fault = fetcher.fetch(Want::whole(object, DEADLINE)).await.unwrap_err();
-    assert!(fault == Fault::Store(ObjectError::Full) && !fault.is_link() && !fault.is_track());
+    let full = Disk::with(Limits { cap_bytes: 8192, floor_bytes: 0 });
+    let bytes = noise(1, 9000);
+    let object = full.object(&bytes);
+    let (fetcher, samples) = full.fetcher(&[full.library().to_str().unwrap()], None);
+    for _ in 0..3 {
+        let fault = fetcher.fetch(part(object, &bytes, 0..9000)).await.unwrap_err();
+        assert!(fault == Fault::Store(ObjectError::Full) && !fault.is_link() && !fault.is_track());
+    }
+    assert_eq!(samples.lock().unwrap().len(), 0, "what the card will not take is not downloaded");
+    let fetched = fetcher.fetch(part(object, &bytes, 0..8000)).await.unwrap();
+    assert_eq!((fetched.bytes.len(), fetched.origin), (8000, Some(0)));
+    assert!(fetched.took > Duration::ZERO);
 
     let disk = Disk::new();
     let object = disk.object(b"whole");

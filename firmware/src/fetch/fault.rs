@@ -52,7 +52,7 @@ pub enum Fault {
         /// The origin was asked again for something that was right before, and that still is.
         others_verify: bool,
     },
-    /// 404 or 410; from every origin, when [`super::Fetcher::fetch`] says so.
+    /// 404 or 410 of an origin that has a root; from every origin, when [`super::Fetcher::fetch`] says so.
     #[error("not found")]
     NotFound,
     /// A folder that is not mounted: nothing is there, not even the root.

@@ -4,8 +4,8 @@
 //! range of one, with the digest of just these bytes. *Witness*: something that an origin sent right before; when its bytes
 //! for a want are wrong, it is asked for its witness again, and that decides whether the library or the way is damaged.
 //!
-//! Law: the link is not the track. Only [`Fault::NotFound`] from every origin, or wrong bytes from every origin that still
-//! sends its witness right, is the track's fault.
+//! Law: the link is not the track. Only [`Fault::NotFound`] from every origin that still has a root, or wrong bytes from
+//! every origin that still sends its witness right, is the track's fault.
 
 mod fault;
 mod folder;
@@ -86,6 +86,8 @@ pub struct Fetched {
     pub bytes: Bytes,
     /// Which origin sent them; none if they were on disk.
     pub origin: Option<usize>,
+    /// From the request to the last byte, without waiting for a turn or for the card; zero if they were on disk.
+    pub took: Duration,
 }
 
 /// The answer to [`Fetcher::root`].
@@ -307,17 +309,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Inner {
     async fn fetch(&self, want: &Want) -> Outcome {
         if let Some(bytes) = self.objects.read_later(want.digest).await {
-            return Ok(Fetched { bytes, origin: None });
+            return Ok(Fetched { bytes, origin: None, took: Duration::ZERO });
         }
         let turns = if want.range.is_some() { &self.segments } else { &self.small };
         // The semaphore is never closed.
         let _turn = turns.acquire().await;
+        // Bytes that the card will not take are not paid for; of a whole object only the least that it occupies is known.
+        let least = want.range.as_ref().map_or(1, |r| r.end - r.start);
+        self.objects.room_later(least).await.map_err(Fault::Store)?;
         let mut faults = Vec::with_capacity(self.origins.len());
         for n in self.order() {
             match self.try_origin(n, want).await {
-                Ok(bytes) => {
+                Ok((bytes, took)) => {
                     self.objects.put_later(want.digest, bytes.clone()).await.map_err(Fault::Store)?;
-                    return Ok(Fetched { bytes, origin: Some(n) });
+                    return Ok(Fetched { bytes, origin: Some(n), took });
                 }
                 Err(fault) => {
                     tracing::debug!(url = self.origins[n].url, object = %want.object, "{fault}");
@@ -329,8 +334,13 @@ impl Inner {
     }
 
     /// One origin's answer, checked; the origin is judged by it.
-    async fn try_origin(&self, n: usize, want: &Want) -> Result<Bytes, Fault> {
-        let answer = self.bytes(n, want).await;
+    async fn try_origin(&self, n: usize, want: &Want) -> Result<(Bytes, Duration), Fault> {
+        let began = Instant::now();
+        let mut answer = self.bytes(n, want).await;
+        let took = began.elapsed();
+        if answer == Err(Fault::NotFound) && !self.has_root(n, want.deadline).await {
+            answer = Err(Fault::Status(404));
+        }
         self.note(n, answer.as_ref().err().copied());
         if let Err(Fault::WrongDigest { .. }) = answer {
             let witness = lock(&self.origins[n].health).witness.clone().filter(|w| w.digest != want.digest);
@@ -346,7 +356,17 @@ impl Inner {
                 health.witness = Some(want.clone());
             }
         }
-        answer
+        answer.map(|bytes| (bytes, took))
+    }
+
+    /// Whether an origin that does not have an object has a library at all: an emptied web root, a wrong one and some login
+    /// pages answer 404 to everything.
+    async fn has_root(&self, n: usize, deadline: Duration) -> bool {
+        // A folder has looked for itself.
+        matches!(self.origins[n].door, Door::Folder(_)) || {
+            let ask = Ask { path: ROOT, range: None, limit: MAX_OBJECT as u64, etag: None };
+            self.ask(n, ask, deadline).await.0.is_ok()
+        }
     }
 
     async fn bytes(&self, n: usize, want: &Want) -> Result<Bytes, Fault> {

@@ -82,6 +82,8 @@ struct Used {
 enum Job {
     Put(Digest, Bytes, oneshot::Sender<Result<(), ObjectError>>),
     Read(Digest, oneshot::Sender<Option<Bytes>>),
+    Remove(Digest),
+    Room(u64, oneshot::Sender<Result<(), ObjectError>>),
 }
 
 impl Objects {
@@ -103,6 +105,8 @@ impl Objects {
                 match job {
                     Job::Put(digest, bytes, done) => drop(done.send(worker.put(&digest, &bytes))),
                     Job::Read(digest, done) => drop(done.send(worker.read_checked(&digest).map(Bytes::from))),
+                    Job::Remove(digest) => worker.remove(&digest),
+                    Job::Room(bytes, done) => drop(done.send(worker.make_room(bytes))),
                 }
             }
         })?;
@@ -149,6 +153,18 @@ impl Objects {
     /// Removes an object, for example one that is torn.
     pub fn remove(&self, digest: &Digest) {
         self.inner.remove(digest);
+    }
+
+    /// The same through the objects' thread, in its turn among the other jobs.
+    pub async fn remove_later(&self, digest: Digest) {
+        let _ = self.jobs.send(Job::Remove(digest)).await;
+    }
+
+    /// Makes room for an object of so many bytes, through the objects' thread: whoever pays for bytes asks before they come.
+    pub async fn room_later(&self, bytes: u64) -> Result<(), ObjectError> {
+        let (done, made) = oneshot::channel();
+        self.jobs.send(Job::Room(bytes.next_multiple_of(BLOCK), done)).await.map_err(|_| ObjectError::Closed)?;
+        made.await.unwrap_or(Err(ObjectError::Closed))
     }
 
     /// These and only these are kept whatever the cap says.
