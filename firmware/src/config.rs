@@ -11,6 +11,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use hyper::Uri;
+use jukebox_board::output::Device;
+use jukebox_board::profile::Profile;
 use jukebox_core::library::Digest;
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize, Serializer};
@@ -45,9 +47,6 @@ pub struct Config {
     /// What is kept on disk.
     #[serde(default)]
     pub store: Store,
-    /// What is remembered of plays.
-    #[serde(default)]
-    pub history: History,
     /// The broker; without it the player takes no commands from the office.
     #[serde(default)]
     pub mqtt: Option<Mqtt>,
@@ -84,7 +83,7 @@ pub struct Office {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Output {
-    /// PCMs in order of preference; empty: the board's. Use [`Output::in_order`].
+    /// PCMs in order of preference. Use [`Output::in_order`].
     pub outputs: Vec<String>,
     /// The PCM's sample rate.
     pub rate: Rate,
@@ -123,13 +122,12 @@ impl Default for Output {
 }
 
 impl Output {
-    /// The outputs to try, best first: `record` as `paced:FILE`, else `outputs`, else the board's, else ALSA's `default`.
-    pub fn in_order(&self, of_board: &[String]) -> Vec<String> {
-        match (&self.record, self.outputs.is_empty(), of_board.is_empty()) {
-            (Some(file), _, _) => vec![format!("paced:{}", file.display())],
-            (None, false, _) => self.outputs.clone(),
-            (None, true, false) => of_board.to_vec(),
-            (None, true, true) => vec!["default".into()],
+    /// The outputs to try, best first: `record` as `paced:FILE`, else `outputs`, else ALSA's `default`.
+    pub fn in_order(&self) -> Vec<String> {
+        match &self.record {
+            Some(file) => vec![format!("paced:{}", file.display())],
+            None if self.outputs.is_empty() => vec!["default".into()],
+            None => self.outputs.clone(),
         }
     }
 }
@@ -147,7 +145,8 @@ pub enum Rate {
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Board {
-    /// Name of the board's profile; `None`: by the device tree's model.
+    /// Name of the board's profile: the model that is told, and the size of a panel that is a PNG file. `None`: the device
+    /// tree's model, and 128 by 64.
     pub profile: Option<String>,
     /// The small display.
     pub panel: Panel,
@@ -158,10 +157,8 @@ pub struct Board {
 /// `panel`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Panel {
-    /// What the profile names.
-    #[default]
-    Board,
     /// No display.
+    #[default]
     None,
     /// The terminal that the player runs in.
     Terminal,
@@ -173,10 +170,8 @@ pub enum Panel {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Buttons {
-    /// What the profile names.
-    #[default]
-    Board,
     /// No buttons.
+    #[default]
     None,
     /// The keyboard of the terminal that the player runs in.
     Keyboard,
@@ -210,21 +205,6 @@ impl Default for Store {
             floor_mb: 500,
             ahead_min: 30,
         }
-    }
-}
-
-/// `[history]`.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct History {
-    /// Days until a play is forgotten, 0 to 3650; 0: plays are not remembered.
-    #[serde(deserialize_with = "within::<_, u32, 0, 3650>")]
-    pub keep_days: u32,
-}
-
-impl Default for History {
-    fn default() -> Self {
-        Self { keep_days: 30 }
     }
 }
 
@@ -383,6 +363,12 @@ impl Config {
         }
         if self.output.outputs.iter().any(|o| o.trim().is_empty()) {
             return Err((&["output", "outputs"], "an output has a name, for example \"hw:CARD=DAC\"".into()));
+        }
+        for output in &self.output.outputs {
+            output.parse::<Device>().map_err(|e| (&["output", "outputs"] as &[_], e.to_string()))?;
+        }
+        if let Some(name) = &self.board.profile {
+            Profile::named(name).map_err(|e| (&["board", "profile"] as &[_], e.to_string()))?;
         }
         if self.store.state == self.store.cache {
             return Err((
@@ -582,11 +568,10 @@ impl<'de> Deserialize<'de> for Panel {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let text = String::deserialize(d)?;
         Ok(match (text.as_str(), text.strip_prefix("png:")) {
-            ("board", _) => Self::Board,
             ("none", _) => Self::None,
             ("terminal", _) => Self::Terminal,
             (_, Some(file)) if !file.is_empty() => Self::Png(file.into()),
-            _ => return Err(D::Error::custom("must be \"board\", \"none\", \"terminal\" or \"png:FILE\"")),
+            _ => return Err(D::Error::custom("must be \"none\", \"terminal\" or \"png:FILE\"")),
         })
     }
 }
@@ -594,7 +579,6 @@ impl<'de> Deserialize<'de> for Panel {
 impl Serialize for Panel {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         match self {
-            Self::Board => s.serialize_str("board"),
             Self::None => s.serialize_str("none"),
             Self::Terminal => s.serialize_str("terminal"),
             Self::Png(file) => s.collect_str(&format_args!("png:{}", file.display())),
@@ -605,10 +589,9 @@ impl Serialize for Panel {
 impl<'de> Deserialize<'de> for Buttons {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         match String::deserialize(d)?.as_str() {
-            "board" => Ok(Self::Board),
             "none" => Ok(Self::None),
             "keyboard" => Ok(Self::Keyboard),
-            _ => Err(D::Error::custom("must be \"board\", \"none\" or \"keyboard\"")),
+            _ => Err(D::Error::custom("must be \"none\" or \"keyboard\"")),
         }
     }
 }

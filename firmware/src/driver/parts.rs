@@ -1,6 +1,8 @@
 //! Everything around the core, started in order and stopped in order.
 
+use std::cell::Cell;
 use std::path::Path;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -10,14 +12,14 @@ use jukebox_board::profile::Profile;
 use jukebox_core::checkpoint::{KnownLibrary, Saved};
 use jukebox_core::exchange::{self, Input, Settings, Vitals};
 use jukebox_core::jukebox::Jukebox;
-use jukebox_core::library::{RenditionName, TrackId};
+use jukebox_core::library::{Digest, RenditionName, TrackId};
 use jukebox_core::link::Sample;
 use jukebox_core::planner::Wish;
 use jukebox_core::reason::Reason;
 use jukebox_core::time::{Instant as CoreInstant, Span};
 use jukebox_core::view::View;
 use jukebox_core::wire::Origin;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use super::News;
@@ -34,6 +36,8 @@ use crate::{clock, mqtt};
 
 /// The first sound after a boot comes up slowly: nobody jumps.
 const START_RAMP_MS: u32 = 500;
+/// A round trip beyond this is for the requests themselves to find out.
+const PROBE_DEADLINE: Duration = Duration::from_secs(1);
 /// How often the machine is looked at.
 const LOOK_AROUND: Duration = Duration::from_secs(30);
 /// How often the library's root is looked at.
@@ -51,7 +55,8 @@ pub(super) struct Parts {
     pub(super) store: Store,
     pub(super) mqtt: Option<Mqtt>,
     pub(super) view: View,
-    pub(super) disk_trouble: bool,
+    /// The card does not take the state; shared with the task that looks around.
+    disk_trouble: Rc<Cell<bool>>,
     fetcher: Fetcher,
     catalogue: Catalogue,
     panel: Option<PanelHandle>,
@@ -118,7 +123,7 @@ impl Parts {
             store,
             mqtt,
             view: View::default(),
-            disk_trouble: false,
+            disk_trouble: Rc::default(),
             fetcher,
             catalogue,
             panel,
@@ -134,14 +139,33 @@ impl Parts {
     }
 
     /// Stops what makes noise first, then the links, then the card.
-    pub(super) async fn stop(mut self, within: Duration) {
-        self.keyboard = None;
-        drop(self.audio);
-        if let Some(mqtt) = self.mqtt.take() {
-            let _ = tokio::time::timeout(within, mqtt.stop()).await;
+    /// What is not done by `deadline` ends with the process: a card or a device that hangs holds nobody up.
+    pub(super) async fn stop(self, deadline: Instant) {
+        let Self { audio, mqtt, store, panel, keyboard, .. } = self;
+        let (done, joined) = oneshot::channel();
+        // Each drop joins a thread: not here, where the goodbye to the broker must go on.
+        let join = std::thread::Builder::new().name("stop".into()).stack_size(128 << 10).spawn(move || {
+            drop(audio);
+            drop(keyboard);
+            drop(panel);
+            drop(store);
+            let _ = done.send(());
+        });
+        let goodbye = async {
+            if let Some(mqtt) = mqtt {
+                mqtt.stop().await;
+            }
+        };
+        let all = async { tokio::join!(goodbye, joined) };
+        if join.is_err() || tokio::time::timeout_at(deadline.into(), all).await.is_err() {
+            tracing::warn!("not everything stopped in time");
         }
-        drop(self.panel);
-        drop(self.store);
+    }
+
+    /// Removes an object that is torn; a fetch of it that is asked for after this one comes after this one.
+    pub(super) fn remove(&self, digest: Digest) {
+        let objects = self.store.objects();
+        tokio::task::spawn_local(async move { objects.remove_later(digest).await });
     }
 
     pub(super) fn show(&mut self, view: View) {
@@ -156,12 +180,11 @@ impl Parts {
         let (fetcher, inbox) = (self.fetcher.clone(), self.inbox.clone());
         tokio::task::spawn_local(async move {
             let range = wish.range.map(|(offset, length)| offset..offset + u64::from(length));
-            let began = Instant::now();
             let deadline = super::duration(wish.deadline);
             let got = fetcher.fetch(Want { object: wish.object, range, digest: wish.digest, deadline }).await;
-            let took = Span(began.elapsed().as_micros().max(1) as u64);
             let (arrival, sample) = match got {
                 Ok(f) => {
+                    let took = Span(f.took.as_micros().max(1) as u64);
                     let sample = f.origin.map(|_| Sample { bytes: f.bytes.len() as u32, took });
                     (Ok(wish.read.then(|| f.bytes.to_vec())), sample)
                 }
@@ -173,6 +196,23 @@ impl Parts {
             let _ = inbox.send(News::Input(Input::Fetched { id: wish.id, arrival, sample })).await;
         })
         .abort_handle()
+    }
+
+    /// Whether the office can be reached; the answer comes as news.
+    pub(super) fn probe(&self) {
+        let (fetcher, inbox) = (self.fetcher.clone(), self.inbox.clone());
+        tokio::task::spawn_local(async move {
+            let up = fetcher.probe(PROBE_DEADLINE).await.is_ok();
+            let _ = inbox.send(News::Input(Input::Link { up })).await;
+        });
+    }
+
+    /// The link came back: connections and grudges of before are worth nothing.
+    pub(super) fn renew(&self) {
+        self.fetcher.renew();
+        if let Some(mqtt) = &self.mqtt {
+            mqtt.link_up();
+        }
     }
 
     pub(super) fn search(&self, token: u64, text: String, limit: usize, offset: usize) {
@@ -227,12 +267,12 @@ impl Parts {
 
     fn look_around_for_ever(&self) {
         let (fetcher, inbox) = (self.fetcher.clone(), self.inbox.clone());
-        let (cache, before) = (self.cache.clone(), self.written_at_start);
+        let (cache, before, trouble) = (self.cache.clone(), self.written_at_start, self.disk_trouble.clone());
         tokio::task::spawn_local(async move {
             loop {
                 let (unix, synced) = clock::now(fetcher.office_date());
                 let _ = inbox.send(News::Input(Input::Clock { unix, synced })).await;
-                let vitals = vitals(&fetcher, &cache, before, false);
+                let vitals = vitals(&fetcher, &cache, before, trouble.get());
                 let _ = inbox.send(News::Input(Input::Vitals(vitals))).await;
                 // The office's date comes with the first answer: look again soon.
                 tokio::time::sleep(if synced { LOOK_AROUND } else { Duration::from_secs(2) }).await;
@@ -240,9 +280,12 @@ impl Parts {
         });
     }
 
-    /// Looks at the machine now, because something is wrong with it.
-    pub(super) fn look_around(&self) {
-        let vitals = vitals(&self.fetcher, &self.cache, self.written_at_start, self.disk_trouble);
+    /// Notes whether the card takes the state. News of it is told at once, with a fresh look at the machine.
+    pub(super) fn disk_trouble(&self, trouble: bool) {
+        if self.disk_trouble.replace(trouble) == trouble {
+            return;
+        }
+        let vitals = vitals(&self.fetcher, &self.cache, self.written_at_start, trouble);
         let _ = self.inbox.try_send(News::Input(Input::Vitals(vitals)));
     }
 }
@@ -282,7 +325,7 @@ fn outcome(state: &mut exchange::Catalogue, refreshed: Result<Refreshed, Refresh
 }
 
 fn audio_settings(config: &Config) -> anyhow::Result<audio::Settings> {
-    let outputs = config.output.in_order(&[]).iter().map(|o| o.parse()).collect::<Result<Vec<_>, _>>()?;
+    let outputs = config.output.in_order().iter().map(|o| o.parse()).collect::<Result<Vec<_>, _>>()?;
     let rate = match config.output.rate {
         Rate::Follow => RateRule::Follow,
         Rate::Fixed(hz) => RateRule::Fixed(hz),
@@ -332,9 +375,8 @@ fn start_mqtt(
     let to = inbox.clone();
     tokio::task::spawn_local(async move {
         while let Some(e) = come.recv().await {
-            if to.send(News::Mqtt(e)).await.is_err() {
-                return;
-            }
+            // While the player stops nobody listens any more, and the link still has to say goodbye.
+            let _ = to.send(News::Mqtt(e)).await;
         }
     });
     Ok(Mqtt::start(settings, events))
@@ -358,7 +400,7 @@ fn start_panel(config: &Config, args: &RunArgs, profile: Option<&Profile>) -> an
     let panel = match &config.board.panel {
         config::Panel::Terminal => Panel::Terminal(Terminal::new(args.below.clone())?),
         config::Panel::Png(path) => Panel::Png(Png::new(path.clone(), screen)),
-        config::Panel::None | config::Panel::Board => return Ok(None),
+        config::Panel::None => return Ok(None),
     };
     Ok(Some(PanelHandle::start(panel).context("the panel's thread does not start")?))
 }
