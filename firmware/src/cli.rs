@@ -7,12 +7,9 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use serde_json::{Value, json};
 
-use crate::config::{Config, ConfigError};
+use crate::config::{self, Config, ConfigError};
 use crate::play::PlayArgs;
 use crate::{driver, socket};
-
-/// No configuration: systemd does not restart on this (EX_CONFIG of sysexits.h).
-const NO_CONFIG: u8 = 78;
 
 /// The player of the office jukebox.
 #[derive(Parser, Debug)]
@@ -210,7 +207,7 @@ fn check(file: &Path) -> ExitCode {
         }
         Err(e) => {
             eprintln!("{e}");
-            ExitCode::from(if matches!(e, ConfigError::Missing(_)) { NO_CONFIG } else { 1 })
+            ExitCode::from(config::EXIT)
         }
     }
 }
@@ -224,7 +221,7 @@ fn run(args: &RunArgs) -> ExitCode {
         Ok(config) => config,
         Err(e) => {
             eprintln!("{e}");
-            return ExitCode::from(if matches!(e, ConfigError::Missing(_)) { NO_CONFIG } else { 1 });
+            return ExitCode::from(config::EXIT);
         }
     };
     match driver::run(&config, args) {
@@ -232,9 +229,14 @@ fn run(args: &RunArgs) -> ExitCode {
         Err(e) => {
             tracing::error!("{e:#}");
             eprintln!("jukebox: {e:#}");
-            ExitCode::FAILURE
+            failure(&e)
         }
     }
+}
+
+/// The CA is read when the player starts; what it wants is in the configuration all the same.
+fn failure(e: &anyhow::Error) -> ExitCode {
+    if e.is::<ConfigError>() { ExitCode::from(config::EXIT) } else { ExitCode::FAILURE }
 }
 
 /// Log lines go to standard error (the journal), or to a file where a panel has the terminal.
@@ -323,6 +325,27 @@ mod tests {
         Cli::command().debug_assert();
         assert!(Cli::try_parse_from(["jukebox", "volume", "-5"]).is_ok());
         assert!(Cli::try_parse_from(["jukebox", "dance"]).is_err());
+    }
+
+    #[test]
+    fn whatever_is_wrong_with_the_configuration_exits_78() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("jukebox.toml");
+        let exit = ExitCode::from(78);
+        assert_eq!(check(&file), exit, "missing");
+        std::fs::write(&file, "[office]\nsite = 7\n").unwrap();
+        assert_eq!(check(&file), exit, "wrong");
+        let at = folder.path().display();
+        let text = format!(
+            "[office]\nsite = \"hq\"\nplayer = \"lobby\"\norigins = [\"https://office/\"]\nca_pem = \"none\"\n\
+             [store]\nstate = \"{at}/state\"\ncache = \"{at}/cache\"\n[socket]\npath = \"{at}/socket\"\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        assert_eq!(check(&file), exit, "a bad CA");
+        let args = RunArgs { config: file.clone(), below: Vec::new(), log: None };
+        let error = driver::run(&Config::load(&file).unwrap(), &args).unwrap_err();
+        assert_eq!(failure(&error), exit, "{error:#}");
+        assert_eq!(failure(&anyhow::anyhow!("the card")), ExitCode::FAILURE);
     }
 
     #[test]

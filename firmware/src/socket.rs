@@ -5,8 +5,9 @@
 //! events as they come, until the connection is closed). A line is answered before the next is read.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -19,6 +20,9 @@ const MAX_LINE: u64 = (jukebox_core::command::MAX_PAYLOAD + 1_024) as u64;
 const MAX_CONNECTIONS: usize = 16;
 /// Lines that a watcher may be behind; then it is cut off, so that it never holds the player up.
 pub const WATCH_DEPTH: usize = 256;
+
+/// An answer that takes longer will not come: the player answers within a second, on a slow card within a few.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// What somebody at the socket wants of the driver.
 #[derive(Debug)]
@@ -57,6 +61,9 @@ pub enum SocketError {
     /// Another player answers there.
     #[error("{0}: another jukebox listens there; stop it, or set another [socket] path")]
     InUse(PathBuf),
+    /// Something else lies there.
+    #[error("{0}: that is no socket, and it is left alone; set another [socket] path")]
+    Occupied(PathBuf),
     /// It cannot be made.
     #[error("{0}: {1}; set another [socket] path")]
     Path(PathBuf, io::Error),
@@ -71,8 +78,13 @@ pub fn listen(path: &Path, asks: mpsc::Sender<Ask>) -> Result<Socket, SocketErro
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
         return Err(SocketError::InUse(path.into()));
     }
-    // Left by a player that was killed.
-    let _ = std::fs::remove_file(path);
+    match std::fs::symlink_metadata(path) {
+        // Left by a player that was killed.
+        Ok(left) if left.file_type().is_socket() => std::fs::remove_file(path).map_err(fail)?,
+        Ok(_) => return Err(SocketError::Occupied(path.into())),
+        // Nothing there; whatever else is wrong, binding says.
+        Err(_) => {}
+    }
     let listener = UnixListener::bind(path).map_err(fail)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(fail)?;
     tokio::task::spawn_local(async move {
@@ -90,7 +102,7 @@ pub fn listen(path: &Path, asks: mpsc::Sender<Ask>) -> Result<Socket, SocketErro
                 }
                 Err(e) => {
                     tracing::warn!("socket: {e}");
-                    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                    tokio::time::sleep(Duration::from_secs(1)).await;
                 }
             }
         }
@@ -155,13 +167,23 @@ fn parse(line: &[u8]) -> Result<(String, Vec<u8>), String> {
     Ok((verb, payload))
 }
 
-/// One question to a running player: the line of the answer.
+/// One question to a running player: the line of the answer, within 10 s.
 pub fn ask(path: &Path, line: &str) -> io::Result<String> {
+    ask_within(path, line, ANSWER_WITHIN)
+}
+
+fn ask_within(path: &Path, line: &str, patience: Duration) -> io::Result<String> {
     use std::io::{BufRead, Write};
+    let late = |e: io::Error| match e.kind() {
+        io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, "the player does not answer"),
+        _ => e,
+    };
     let mut stream = std::os::unix::net::UnixStream::connect(path)?;
-    writeln!(stream, "{line}")?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
+    writeln!(stream, "{line}").map_err(late)?;
     let mut answer = String::new();
-    std::io::BufReader::new(stream).read_line(&mut answer)?;
+    std::io::BufReader::new(stream).read_line(&mut answer).map_err(late)?;
     if answer.is_empty() {
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the player closed the connection"));
     }
@@ -181,5 +203,30 @@ mod tests {
         for bad in ["", "{}", r#"{"verb":7}"#, r#"{"verb":"a","say":1}"#, r#"{"verb":"a","say":"b","c":1}"#] {
             assert!(ok(bad).is_err(), "{bad}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_socket_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notes");
+        std::fs::write(&path, "dear").unwrap();
+        let listen = |path: &Path| listen(path, mpsc::channel(1).0);
+        let error = listen(&path).unwrap_err();
+        assert!(matches!(error, SocketError::Occupied(_)) && error.to_string().contains("[socket] path"), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"dear");
+        // A socket that a killed player left is in nobody's way.
+        let left = folder.path().join("left");
+        drop(std::os::unix::net::UnixListener::bind(&left).unwrap());
+        let local = tokio::task::LocalSet::new();
+        local.run_until(async { listen(&left).unwrap() }).await;
+    }
+
+    #[test]
+    fn a_player_that_does_not_answer_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let _deaf = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let error = ask_within(&path, "{}", Duration::from_millis(50)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 }
