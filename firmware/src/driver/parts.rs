@@ -138,16 +138,17 @@ impl Parts {
         Ok((parts, jukebox))
     }
 
-    /// Stops what makes noise first, then the links, then the card.
-    /// What is not done by `deadline` ends with the process: a card or a device that hangs holds nobody up.
+    /// Gives the terminal back, fades out, closes the card, and says goodbye to the broker meanwhile. What is not done by
+    /// `deadline` ends with the process: a card or a device that hangs holds nobody up.
     pub(super) async fn stop(self, deadline: Instant) {
         let Self { audio, mqtt, store, panel, keyboard, .. } = self;
         let (done, joined) = oneshot::channel();
         // Each drop joins a thread: not here, where the goodbye to the broker must go on.
         let join = std::thread::Builder::new().name("stop".into()).stack_size(128 << 10).spawn(move || {
-            drop(audio);
+            // The terminal is given back whatever the device and the card do.
             drop(keyboard);
             drop(panel);
+            drop(audio);
             drop(store);
             let _ = done.send(());
         });
