@@ -116,7 +116,7 @@ pub async fn door(bind: Option<std::net::IpAddr>, port: u16) -> io::Result<TcpLi
     }
 }
 
-/// Serves `app` at `listener` until `stop` is true (or its sender gone); then running answers get [`FAREWELL`].
+/// Serves `app` at `listener` until `stop` is true (or its sender gone); then running answers get 0.8 s.
 /// With `tls`, each connection gets the certificate that is there when it comes.
 pub async fn serve(
     listener: TcpListener,
