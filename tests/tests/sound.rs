@@ -8,6 +8,7 @@ mod sound {
     mod material;
     mod orders;
     mod play;
+    mod races;
     mod rig;
     mod segments;
 }

@@ -283,3 +283,79 @@ fn decoder(init: &Init) -> Result<Box<dyn AudioDecoder>, Undecodable> {
         Err(_) => Err(Undecodable("the decoder panicked at its parameters")),
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use jukebox_core::library::{Digest, Gain, RenditionName, SegmentRef};
+    use symphonia::core::audio::GenericAudioBufferRef;
+    use symphonia::core::codecs::CodecInfo;
+    use symphonia::core::codecs::audio::FinalizeResult;
+
+    use super::*;
+
+    /// A piece of two packets that mean nothing, with its segment.
+    pub(crate) fn piece(seq: u64, generation: u32, entry: u32) -> (Piece, Vec<u8>) {
+        let (codec, rate, channels) = (Codec::Mp3, 44_100, 2);
+        let init = Init { codec, rate, channels, bits: 0, coded_bits: 0, longest_packet: 1_152, extra: vec![] };
+        let body: Vec<&[u8]> = vec![&[1; 50], &[2; 50]];
+        let first_frame = seq * 2 * 1_152;
+        let bytes = Segment { first_packet: seq * 2, first_frame, preroll: vec![], body, tail: vec![] }.encode();
+        let (length, digest) = (bytes.len() as u32, Digest::of(&bytes));
+        let (name, object) = (RenditionName::Original, Digest::of(b"the whole"));
+        let (frames, size) = (1_000_000, 0);
+        let rendition =
+            Arc::new(Rendition { name, init, delay: 0, frames, true_peak: -1.0, size, object, index: vec![] });
+        let segment = SegmentRef { length, first_frame, digest };
+        let (entry, gain) = (EntryId(entry), Gain(0.0));
+        let piece =
+            Piece { seq, generation, entry, rendition, segment, from: 0, gain, original_rate: rate, last: false };
+        (piece, bytes)
+    }
+
+    /// A decoder that panics at every packet.
+    struct Bomb(Box<dyn AudioDecoder>);
+
+    impl AudioDecoder for Bomb {
+        fn reset(&mut self) {}
+        fn codec_info(&self) -> &CodecInfo {
+            self.0.codec_info()
+        }
+        fn codec_params(&self) -> &AudioCodecParameters {
+            self.0.codec_params()
+        }
+        fn decode_ref(&mut self, _: &PacketRef<'_>) -> Result<GenericAudioBufferRef<'_>, Error> {
+            panic!("a bomb in a test");
+        }
+        fn finalize(&mut self) -> FinalizeResult {
+            FinalizeResult::default()
+        }
+        fn last_decoded(&self) -> GenericAudioBufferRef<'_> {
+            self.0.last_decoded()
+        }
+    }
+
+    /// What comes of a piece whose decoder panics: frames of silence, or the end of the track.
+    fn explode(deck: &mut Deck, seq: u64, entry: u32) -> Result<u64, Undecodable> {
+        let (piece, bytes) = piece(seq, 0, entry);
+        deck.load(bytes, &piece)?;
+        deck.decoder = deck.decoder.take().map(|d| Box::new(Bomb(d)) as Box<dyn AudioDecoder>);
+        let mut frames = 0;
+        while let Some(block) = deck.next_block() {
+            let block = block?;
+            assert!(block.frames.iter().all(|&x| x == 0.0) && block.at == piece.segment.first_frame + frames);
+            frames += block.frames.len() as u64 / 2;
+        }
+        Ok(frames)
+    }
+
+    #[test]
+    fn two_panics_are_silence_and_the_third_costs_the_track() {
+        let mut deck = Deck::default();
+        for entry in 1..=2 {
+            assert_eq!(explode(&mut deck, 0, entry), Ok(2 * 1_152), "silence of its length");
+            assert_eq!(explode(&mut deck, 1, entry), Ok(2 * 1_152));
+            assert_eq!(explode(&mut deck, 2, entry), Err(Undecodable("the decoder panicked three times")));
+            assert!(!deck.is_loaded() && deck.next_block().is_none());
+        }
+    }
+}

@@ -5,8 +5,8 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use jukebox_board::output::Content;
 use jukebox_core::library::Digest;
@@ -14,7 +14,8 @@ use jukebox_core::sound::{EntryId, OutputState, PIECES_AHEAD, Piece, Report};
 
 use super::Settings;
 use super::deck::{Deck, content};
-use super::feed::Start;
+use super::feed::{Feed, RING_MS, Start};
+use super::inbox::{Inbox, Job};
 use super::line::{Line, Shared, WATCH};
 
 /// How long the old sound plays on while the first frames of the new one are awaited.
@@ -25,42 +26,6 @@ const TAIL: Duration = Duration::from_millis(500);
 const ROOM: Duration = Duration::from_millis(250);
 /// Steps of waiting for the DAC to play the last frames.
 const DRAIN: Duration = Duration::from_millis(5);
-
-/// Orders that need the thread; pause and volume go straight to the callback.
-pub(crate) enum Job {
-    Play(Piece),
-    Flush {
-        generation: u32,
-        more: bool,
-    },
-    Forget {
-        seq: u64,
-    },
-    Close,
-    /// A pause ended.
-    Resume,
-    End,
-}
-
-/// Where orders wait. Bounded by the law that at most [`PIECES_AHEAD`] pieces are given ahead; whoever breaks it four times
-/// over loses what waits longest.
-#[derive(Default)]
-pub(crate) struct Inbox(Mutex<VecDeque<Job>>);
-
-impl Inbox {
-    pub(crate) fn put(&self, job: Job) {
-        let mut jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if jobs.len() >= 4 * PIECES_AHEAD + 4 {
-            jobs.pop_front();
-            tracing::error!("more orders than the sound path may be given ahead; the oldest is dropped");
-        }
-        jobs.push_back(job);
-    }
-
-    fn take(&self) -> Option<Job> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
-    }
-}
 
 pub(crate) struct Decoder<Read, Tell> {
     inbox: Arc<Inbox>,
@@ -79,13 +44,11 @@ pub(crate) struct Decoder<Read, Tell> {
     factor: f32,
     /// Reported once it is in the ring.
     done: Option<u64>,
-    /// A flush that waits for the first new frames: since when, and from which ring frame on.
-    flushing: Option<(Instant, u64)>,
     generation: u32,
-    /// Pieces of this generation are dropped: one before them was torn.
-    torn: Option<u32>,
-    /// Pieces of this entry are dropped: it cannot be decoded.
-    bad: Option<EntryId>,
+    /// Pieces of this generation are dropped: this one before them was torn.
+    torn: Option<(u32, u64)>,
+    /// Pieces of this entry are dropped: this one of it cannot be decoded.
+    bad: Option<(EntryId, u64)>,
     closing: bool,
     gained: Vec<f32>,
 }
@@ -112,7 +75,6 @@ where
             leave_out: 0,
             factor: 1.0,
             done: None,
-            flushing: None,
             generation: 0,
             torn: None,
             bad: None,
@@ -143,8 +105,9 @@ where
         match job {
             Job::Play(piece) => {
                 self.closing = false;
-                let wanted = self.torn != Some(piece.generation) && self.bad != Some(piece.entry);
-                if piece.generation >= self.generation && wanted {
+                let torn = self.torn.is_some_and(|(generation, _)| generation == piece.generation);
+                let bad = self.bad.is_some_and(|(entry, _)| entry == piece.entry);
+                if piece.generation >= self.generation && !torn && !bad {
                     self.pieces.push_back(piece);
                 }
             }
@@ -154,23 +117,25 @@ where
                 self.deck.unload();
                 (self.done, self.torn, self.bad, self.fresh) = (None, None, None, None);
                 self.closing = false;
-                let Some(feed) = &mut self.line.feed else { return };
-                let point = feed.cut(generation);
-                if more {
-                    let since = self.flushing.map_or_else(Instant::now, |(since, _)| since);
-                    self.flushing = Some((since, point));
-                } else {
-                    self.flushing = None;
+                if let Some(feed) = &mut self.line.feed {
+                    feed.cut(generation);
+                }
+                if !more || !self.line.is_open() {
                     self.line.pump(true);
-                    self.line.flush(point);
+                    self.line.flush();
                 }
             }
             Job::Forget { seq } => {
                 self.pieces.retain(|p| p.seq <= seq);
-                if self.current.as_ref().is_some_and(|p| p.seq > seq) && self.deck.is_loaded() {
+                // What was wrong with a piece that is forgotten is nothing to those that come in its place.
+                self.torn = self.torn.filter(|&(_, torn)| torn <= seq);
+                self.bad = self.bad.filter(|&(_, bad)| bad <= seq);
+                if self.current.as_ref().is_some_and(|p| p.seq > seq) {
                     self.deck.unload();
-                    self.done = None;
-                    self.break_off();
+                    (self.done, self.current, self.fresh) = (None, None, None);
+                    if let Some(feed) = &mut self.line.feed {
+                        feed.take_back(self.generation);
+                    }
                 }
             }
             Job::Close => self.closing = true,
@@ -184,9 +149,10 @@ where
 
     /// One small step; whether there was anything to do.
     fn step(&mut self) -> bool {
-        let mut busy = self.line.pump(self.flushing.is_some());
+        let flushing = self.line.feed.as_ref().is_some_and(|f| f.flushing().is_some());
+        let mut busy = self.line.pump(flushing);
         self.flush_if_ready();
-        let clear = self.line.feed.as_ref().is_none_or(super::feed::Feed::is_clear);
+        let clear = self.line.feed.as_ref().is_none_or(Feed::is_clear);
         if !clear {
             return busy;
         }
@@ -228,9 +194,9 @@ where
         let digest = piece.segment.digest;
         let bytes = (self.read)(&digest).ok().filter(|b| Digest::of(b) == digest);
         let Some(bytes) = bytes else {
-            self.torn = Some(piece.generation);
-            self.pieces.retain(|p| p.generation != piece.generation);
             let Piece { seq, generation, entry, .. } = piece;
+            self.torn = Some((generation, seq));
+            self.pieces.retain(|p| p.generation != generation);
             (self.tell)(Report::Torn { seq, generation, entry, digest });
             return true;
         };
@@ -241,13 +207,13 @@ where
                     // A track after another of its rate is converted with it; a jump is not.
                     self.fresh = Some(!in_track && piece.from == 0);
                 }
+                if let Some(feed) = &mut self.line.feed {
+                    feed.begin_piece();
+                }
                 self.factor = if piece.gain.0 == 0.0 { 1.0 } else { 10f32.powf(piece.gain.0 / 20.0) };
                 self.current = Some(piece);
             }
-            Err(why) => {
-                let (seq, entry) = (piece.seq, piece.entry);
-                self.give_up(seq, entry, why.0);
-            }
+            Err(why) => self.give_up(&piece, why.0),
         }
         true
     }
@@ -257,11 +223,9 @@ where
         if self.line.is_fit(rate) {
             return true;
         }
-        if self.line.is_open()
-            && let Some((_, point)) = self.flushing.take()
-        {
+        if self.line.is_open() && self.line.feed.as_ref().is_some_and(|f| f.flushing().is_some()) {
             self.line.pump(true);
-            self.line.flush(point);
+            self.line.flush();
         }
         false
     }
@@ -271,20 +235,24 @@ where
         let block = match self.deck.next_block() {
             None => return false,
             Some(Err(why)) => {
-                let (seq, entry) = (piece.seq, piece.entry);
-                self.give_up(seq, entry, why.0);
+                let piece = piece.clone();
+                self.give_up(&piece, why.0);
                 return true;
             }
             Some(Ok(block)) => block,
         };
         let mut frames = block.frames;
+        let ends = block.last && piece.last;
+        // What ends has begun, were it without a frame: nobody should wait for its end for ever.
+        if (!frames.is_empty() || ends)
+            && let Some(joined) = self.fresh.take()
+        {
+            let init = &piece.rendition.init;
+            let content = if self.factor == 1.0 { content(init) } else { Content::Float };
+            let (generation, entry, rate) = (piece.generation, piece.entry, init.rate);
+            self.leave_out = feed.begin(Start { generation, entry, at: block.at, rate, content, joined });
+        }
         if !frames.is_empty() {
-            let rendition = &piece.rendition;
-            if let Some(joined) = self.fresh.take() {
-                let content = if self.factor == 1.0 { content(&rendition.init) } else { Content::Float };
-                let (generation, entry, rate) = (piece.generation, piece.entry, rendition.init.rate);
-                self.leave_out = feed.begin(Start { generation, entry, at: block.at, rate, content, joined });
-            }
             let skip = self.leave_out.min((frames.len() / 2) as u64);
             self.leave_out -= skip;
             frames = &frames[skip as usize * 2..];
@@ -296,40 +264,35 @@ where
                 feed.put(&self.gained);
             }
         }
+        if ends {
+            feed.end(piece.rendition.frames);
+        }
         if block.last {
-            if piece.last {
-                feed.end(piece.rendition.frames);
-            }
             self.done = Some(piece.seq);
         }
         true
     }
 
-    fn give_up(&mut self, seq: u64, entry: EntryId, why: &'static str) {
+    fn give_up(&mut self, piece: &Piece, why: &'static str) {
+        let &Piece { seq, generation, entry, .. } = piece;
         self.deck.unload();
-        self.bad = Some(entry);
+        self.bad = Some((entry, seq));
         self.pieces.retain(|p| p.entry != entry);
         self.current = None;
-        self.break_off();
-        let generation = self.generation;
-        (self.tell)(Report::Undecodable { seq, generation, entry, why: why.into() });
-    }
-
-    fn break_off(&mut self) {
         if let Some(feed) = &mut self.line.feed {
             feed.break_off(self.generation);
         }
+        (self.tell)(Report::Undecodable { seq, generation, entry, why: why.into() });
     }
 
     /// Publishes a flush once the new sound can begin without a gap, or will not come in time.
     fn flush_if_ready(&mut self) {
-        let Some((since, point)) = self.flushing else { return };
         let Some(feed) = &self.line.feed else { return };
+        let Some((since, point)) = feed.flushing() else { return };
         let idle = !self.deck.is_loaded() && self.pieces.is_empty() && feed.is_clear() && feed.pushed() > point;
         let brim = !feed.is_clear(); // pumped to the brim, and yet something is left
         if feed.is_ready(point) || idle || brim || since.elapsed() >= FLUSH_WAIT || !self.line.is_open() {
-            self.flushing = None;
-            self.line.flush(point);
+            self.line.flush();
         }
     }
 
@@ -339,17 +302,17 @@ where
 
     /// How long the ring lasts.
     fn left(&self) -> Duration {
-        let rate = self.line.feed.as_ref().map_or(1, super::feed::Feed::rate);
+        let rate = self.line.feed.as_ref().map_or(1, Feed::rate);
         Duration::from_millis(self.shared.controls.unheard() * 1_000 / u64::from(rate))
     }
 
     /// How long to sleep if nobody rings.
     fn pause_length(&self) -> Duration {
-        if let Some((since, _)) = self.flushing {
+        let Some(feed) = &self.line.feed else { return WATCH };
+        if let Some((since, _)) = feed.flushing() {
             return FLUSH_WAIT.saturating_sub(since.elapsed()).max(Duration::from_millis(1));
         }
-        let Some(feed) = &self.line.feed else { return WATCH };
-        let (left, level) = (self.left(), Duration::from_millis(super::feed::RING_MS.into()));
+        let (left, level) = (self.left(), Duration::from_millis(RING_MS.into()));
         let wait = if !feed.is_clear() {
             (left + ROOM).saturating_sub(level)
         } else if !self.pieces.is_empty() || self.closing {

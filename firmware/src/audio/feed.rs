@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Release;
+use std::time::Instant;
 
 use jukebox_board::output::Content;
 use jukebox_core::sound::EntryId;
@@ -50,7 +51,12 @@ pub(crate) struct Feed {
     gone: usize,
     waiting: VecDeque<Marker>,
     converter: Option<Converter>,
-    start: Option<Start>,
+    /// The track that goes on; whether its marker is set, which comes with its first frame.
+    start: Option<(Start, bool)>,
+    /// Where the piece began that was begun last.
+    piece: u64,
+    /// A flush whose old frames still play. It dies with the ring that it is about.
+    flushing: Option<(Instant, u64)>,
 }
 
 /// The far ends of a feed.
@@ -63,9 +69,10 @@ impl Feed {
         let (markers, marks) = RingBuffer::new(MARKERS);
         controls.pushed.store(0, Release);
         controls.flush.store(0, Release);
-        let (staged, waiting) = (vec![], VecDeque::new());
+        let (staged, waiting, converter, start, flushing) = (vec![], VecDeque::new(), None, None, None);
+        let (pushed, gone, piece) = (0, 0, 0);
         let feed =
-            Self { frames, markers, controls, rate, pushed: 0, staged, gone: 0, waiting, converter: None, start: None };
+            Self { frames, markers, controls, rate, pushed, staged, gone, waiting, converter, start, piece, flushing };
         (feed, (out, marks))
     }
 
@@ -89,8 +96,10 @@ impl Feed {
         let (from, to) = (u64::from(old.rate), u64::from(self.rate));
         let moved = |m: Marker| Marker { ring: (m.ring - first) * to / from, content: Content::Float, ..m };
         self.waiting.extend(markers.into_iter().map(moved));
+        self.piece = old.piece.saturating_sub(first) * to / from;
         self.start = old.start;
-        self.converter = self.start.filter(|s| s.rate != self.rate).and_then(|s| Converter::new(s.rate, self.rate));
+        let rate = self.start.map(|(s, _)| s.rate).filter(|&rate| rate != self.rate);
+        self.converter = rate.and_then(|rate| Converter::new(rate, self.rate));
         true
     }
 
@@ -111,7 +120,22 @@ impl Feed {
 
     /// Frames that were prepared for a flush at `point`; whether they are enough.
     pub(crate) fn is_ready(&self, point: u64) -> bool {
-        self.pushed - point >= self.frames_of(READY_MS)
+        self.pushed.saturating_sub(point) >= self.frames_of(READY_MS)
+    }
+
+    /// A flush whose old frames still play: since when, and the ring frame at which the new ones begin.
+    pub(crate) const fn flushing(&self) -> Option<(Instant, u64)> {
+        self.flushing
+    }
+
+    /// The flush is to wait no longer: the ring frame at which the new frames begin.
+    pub(crate) fn end_flush(&mut self) -> Option<u64> {
+        self.flushing.take().map(|(_, point)| point)
+    }
+
+    /// What is put from here on is another piece.
+    pub(crate) fn begin_piece(&mut self) {
+        self.piece = self.here();
     }
 
     /// Begins a track, or goes on elsewhere in one. Returns how many of the frames that come are to be left out: a
@@ -126,15 +150,20 @@ impl Feed {
             self.converter = Converter::new(start.rate, self.rate);
             left_out = start.at.next_multiple_of(Converter::step(start.rate, self.rate)) - start.at;
         }
-        let start = Start { at: start.at + left_out, ..start };
-        self.mark(Kind::Music, start);
-        self.start = Some(start);
+        self.start = Some((Start { at: start.at + left_out, ..start }, false));
         left_out
     }
 
     /// Stages interleaved stereo.
     pub(crate) fn put(&mut self, frames: &[f32]) {
         self.tidy();
+        if let Some((start, marked @ false)) = &mut self.start
+            && !frames.is_empty()
+        {
+            *marked = true;
+            let start = *start;
+            self.mark(Kind::Music, start);
+        }
         match &mut self.converter {
             Some(converter) => converter.put(frames, &mut self.staged),
             None => self.staged.extend_from_slice(frames),
@@ -143,7 +172,7 @@ impl Feed {
 
     /// The track that was begun ends here, with audible frame `total`.
     pub(crate) fn end(&mut self, total: u64) {
-        if let Some(start) = self.start.take() {
+        if let Some((start, _)) = self.start.take() {
             self.mark(Kind::End, Start { at: total, ..start });
         }
     }
@@ -155,6 +184,16 @@ impl Feed {
         self.waiting.push_back(Marker::nothing(self.pushed + self.pending(), generation));
     }
 
+    /// Takes back the piece that was begun last, as far as it is not in the ring; what is in it plays, and breaks off.
+    pub(crate) fn take_back(&mut self, generation: u32) {
+        self.finish();
+        let keep = self.piece.saturating_sub(self.pushed).min(self.pending()) as usize;
+        self.staged.truncate(self.gone + keep * 2);
+        let piece = self.piece;
+        self.waiting.retain(|m| m.ring < piece || (m.ring == piece && m.kind == Kind::End));
+        self.break_off(generation);
+    }
+
     /// Nothing follows without a seam: what the converter holds comes out.
     pub(crate) fn finish(&mut self) {
         self.tidy();
@@ -163,15 +202,16 @@ impl Feed {
         }
     }
 
-    /// Forgets what is not in the ring. Returns the ring frame at which the new generation begins.
-    pub(crate) fn cut(&mut self, generation: u32) -> u64 {
+    /// Forgets what is not in the ring. A new generation begins here; until [`Feed::end_flush`] the old plays on.
+    pub(crate) fn cut(&mut self, generation: u32) {
         self.staged.clear();
         self.gone = 0;
         self.waiting.clear();
         self.converter = None;
         self.start = None;
         self.waiting.push_back(Marker::nothing(self.pushed, generation));
-        self.pushed
+        let since = self.flushing.map_or_else(Instant::now, |(since, _)| since);
+        self.flushing = Some((since, self.pushed));
     }
 
     /// Moves what is staged into the ring, up to its level, or up to its brim; whether anything moved.
@@ -205,10 +245,15 @@ impl Feed {
     }
 
     fn mark(&mut self, kind: Kind, s: Start) {
-        let ring = self.pushed + self.pending() + self.converter.as_ref().map_or(0, Converter::owed);
+        let ring = self.here();
         let content = if s.rate == self.rate { s.content } else { Content::Float };
         let (generation, entry) = (s.generation, s.entry);
         self.waiting.push_back(Marker { ring, kind, generation, entry, at: s.at, rate: s.rate, content });
+    }
+
+    /// Ring frame of what is put next.
+    fn here(&self) -> u64 {
+        self.pushed + self.pending() + self.converter.as_ref().map_or(0, Converter::owed)
     }
 
     fn pending(&self) -> u64 {

@@ -146,8 +146,9 @@ impl Line {
         moved
     }
 
-    /// Drops everything before ring frame `point`.
-    pub(crate) fn flush(&mut self, point: u64) {
+    /// Drops the old frames, if a flush waits.
+    pub(crate) fn flush(&mut self) {
+        let Some(point) = self.feed.as_mut().and_then(Feed::end_flush) else { return };
         self.shared.controls.flush.fetch_max(point, std::sync::atomic::Ordering::AcqRel);
         if let Some(renderer) = &mut self.home {
             renderer.drop_flushed();
@@ -162,8 +163,9 @@ impl Line {
         }
     }
 
-    /// Closes the device; what was not heard stays.
+    /// Closes the device; what was not heard stays, but for what a flush is about to drop: nobody hears it any more.
     pub(crate) fn close(&mut self) {
+        self.flush();
         self.wanted = None;
         self.missing = false;
         let Some(output) = self.output.take() else { return };

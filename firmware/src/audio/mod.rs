@@ -11,6 +11,7 @@ mod convert;
 mod deck;
 mod decoder;
 mod feed;
+mod inbox;
 mod line;
 mod player;
 mod render;
@@ -18,8 +19,9 @@ mod shared;
 pub mod stream;
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::thread::JoinHandle;
 
 use jukebox_board::output::Device;
@@ -30,11 +32,14 @@ pub use deck::{Block, Deck, Undecodable};
 pub use jukebox_board::virt::{Dac, Form};
 pub use player::{NoOutput, Player};
 
-use decoder::{Decoder, Inbox, Job};
+use decoder::Decoder;
+use inbox::{Inbox, Job};
 use line::Shared;
 
 /// Stack of the decoder thread: codecs keep their tables on the heap.
 const STACK: usize = 512 << 10;
+/// Exit status of the process after a panic of the decoder thread (EX_SOFTWARE).
+const PANICKED: i32 = 70;
 
 /// How the sound path is set up.
 #[derive(Clone, Debug)]
@@ -69,7 +74,8 @@ impl Audio {
     /// Starts the decoder thread. No device is opened before there is something to play.
     ///
     /// `read` gives a segment's bytes and may block for as long as a disk does; `tell` must not block. Both are called on the
-    /// decoder thread.
+    /// decoder thread. A panic there ends the process with status 70, for without that thread it would be silent for ever:
+    /// whoever watches over it starts it anew. (Panics of a codec are caught, and cost the track.)
     ///
     /// # Errors
     /// No thread is to be had.
@@ -80,10 +86,13 @@ impl Audio {
     ) -> io::Result<Self> {
         let (inbox, shared) = (Arc::new(Inbox::default()), Shared::new());
         let (jobs, both) = (inbox.clone(), shared.clone());
-        let thread = std::thread::Builder::new()
-            .name("decoder".into())
-            .stack_size(STACK)
-            .spawn(move || Decoder::new(settings, jobs, both, read, tell).run())?;
+        let thread = std::thread::Builder::new().name("decoder".into()).stack_size(STACK).spawn(move || {
+            let run = AssertUnwindSafe(|| Decoder::new(settings, jobs, both, read, tell).run());
+            if catch_unwind(run).is_err() {
+                tracing::error!("the decoder thread panicked: the process ends, to be started anew");
+                std::process::exit(PANICKED);
+            }
+        })?;
         Ok(Self { inbox, shared, thread: Some(thread) })
     }
 
@@ -91,11 +100,15 @@ impl Audio {
     pub fn order(&self, order: Order) {
         let job = match order {
             Order::Play(piece) => Job::Play(piece),
-            Order::Flush { generation, more } => Job::Flush { generation, more },
+            Order::Flush { generation, more } => {
+                // At once, so that a pause that ends right after it lets out nothing of what is void.
+                self.shared.controls.generation.store(generation, Relaxed);
+                Job::Flush { generation, more }
+            }
             Order::Forget { seq } => Job::Forget { seq },
             Order::Close => Job::Close,
             Order::Pause(pause) => {
-                self.shared.controls.paused.store(pause, Relaxed);
+                self.shared.controls.paused.store(pause, Release);
                 self.shared.fed.ring();
                 if pause {
                     return;
@@ -122,7 +135,7 @@ impl Drop for Audio {
         self.inbox.put(Job::End);
         self.shared.wake.ring();
         if let Some(thread) = self.thread.take() {
-            let _ = thread.join(); // a panic has been printed
+            let _ = thread.join(); // a panic has ended the process
         }
     }
 }

@@ -53,6 +53,11 @@ impl Marker {
         let (kind, entry, content) = (Kind::Nothing, EntryId(0), Content::Integer(1));
         Self { ring, kind, generation, entry, at: 0, rate: 0, content }
     }
+
+    /// Whether it is the same one. A track without a frame ends where the one before did.
+    fn is(&self, other: &Self) -> bool {
+        (self.ring, self.kind, self.generation, self.entry) == (other.ring, other.kind, other.generation, other.entry)
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -64,6 +69,15 @@ struct Run {
     marker: Marker,
     /// Whether these are ring frames, or silence beside them.
     music: bool,
+}
+
+/// What callers and decoder wish, as of one call.
+#[derive(Clone, Copy)]
+struct Wishes {
+    paused: bool,
+    stopping: bool,
+    generation: u32,
+    flush: u64,
 }
 
 pub(crate) struct Renderer {
@@ -132,13 +146,16 @@ impl Renderer {
     /// Fills `out` with interleaved stereo; says what is in it.
     pub(crate) fn fill(&mut self, out: &mut [f32], timing: Timing) -> Content {
         self.account(timing);
-        let (paused, stopping) = (self.controls.paused.load(Relaxed), self.controls.stopping.load(Relaxed));
-        let flush = self.controls.flush.load(Acquire);
+        // Pause comes first: who sees it ended sees the flushes that were ordered before.
+        let paused = self.controls.paused.load(Acquire);
+        let generation = self.controls.generation.load(Relaxed);
+        let (stopping, flush) = (self.controls.stopping.load(Relaxed), self.controls.flush.load(Acquire));
+        let wishes = Wishes { paused, stopping, generation, flush };
         self.wish_volume();
         let mut content = Content::Integer(1); // silence
         let mut rest = &mut *out;
         while !rest.is_empty() {
-            let done = self.stretch(rest, paused, stopping, flush, &mut content);
+            let done = self.stretch(rest, wishes, &mut content);
             rest = &mut rest[done * 2..];
         }
         self.last = (out.len() / 2) as u64;
@@ -148,7 +165,8 @@ impl Renderer {
 
     /// Whether a device without a clock should be given `frames` now. `patient`: not if more may still come.
     pub(crate) fn is_due(&mut self, frames: u64, patient: bool) -> bool {
-        let paused = self.controls.paused.load(Relaxed) || self.controls.stopping.load(Relaxed);
+        let paused = self.controls.paused.load(Acquire) || self.controls.stopping.load(Relaxed);
+        let void = self.is_void(self.controls.generation.load(Relaxed)) && self.gate == 0.0;
         if self.controls.flush.load(Acquire) > self.read || (paused && self.gate > 0.0) {
             return true;
         }
@@ -158,8 +176,10 @@ impl Renderer {
         let last = queued.or(self.again.back()).unwrap_or(&self.now).kind;
         // The end of a track wants one call more, in which the DAC is told to have played it.
         let unsettled = self.next_marker().is_some() || self.runs.iter().any(|r| r.music);
-        let ends = last != Kind::Music && (there > 0 || unsettled || (self.now.kind == Kind::End && !self.heard.ended));
-        !paused && (there >= frames || (!patient && ends))
+        let (now, heard) = (&self.now, &self.heard);
+        let told = heard.ended && (heard.generation, heard.entry) == (now.generation, now.entry);
+        let ends = last != Kind::Music && (there > 0 || unsettled || (now.kind == Kind::End && !told));
+        !paused && !void && (there >= frames || (!patient && ends))
     }
 
     /// The device is gone: go back to the first frame that did not leave it.
@@ -170,7 +190,7 @@ impl Renderer {
             self.read = front.ring;
             let mut again = VecDeque::with_capacity(RUNS);
             for m in self.runs.iter().map(|r| r.marker).chain([passed]) {
-                if (m.ring, m.kind) != (last.ring, last.kind) {
+                if !m.is(&last) {
                     again.push_back(m);
                     last = m;
                 }
@@ -212,7 +232,8 @@ impl Renderer {
     }
 
     /// Music in a stretch of one kind; returns its frames.
-    fn stretch(&mut self, out: &mut [f32], paused: bool, stopping: bool, flush: u64, content: &mut Content) -> usize {
+    fn stretch(&mut self, out: &mut [f32], wishes: Wishes, content: &mut Content) -> usize {
+        let Wishes { paused, stopping, generation, flush } = wishes;
         let wanted = (out.len() / 2) as u64;
         // Music begins with its first frame, not with its marker: that comes a moment earlier.
         while let Some(marker) = self.next_marker()
@@ -222,7 +243,8 @@ impl Renderer {
             self.pass(marker);
         }
         let flushing = flush > self.read;
-        let close = flushing || paused || stopping;
+        let void = self.is_void(generation);
+        let close = flushing || void || paused || stopping;
         let there = self.there();
         // A flush fades the old sound only: not one frame of the new.
         let reach = if flushing { there.min(flush - self.read) } else { there };
@@ -233,7 +255,13 @@ impl Renderer {
                 self.jump(flush);
                 return 0;
             }
-            self.rise_ms = if paused { PAUSE_MS } else { STOP_MS };
+            self.rise_ms = if paused {
+                PAUSE_MS
+            } else if void {
+                FLUSH_MS
+            } else {
+                STOP_MS
+            };
             return self.silence(out);
         }
         let next = self.next_marker();
@@ -253,7 +281,7 @@ impl Renderer {
         } else if dry {
             (reach, -self.gate / reach as f32)
         } else if close {
-            let ms = if flushing {
+            let ms = if flushing || void {
                 FLUSH_MS
             } else if stopping {
                 STOP_MS
@@ -273,6 +301,11 @@ impl Renderer {
         self.push_run(Run { out: self.written, frames: frames as u64, ring: self.read, marker: self.now, music: true });
         self.read += frames as u64;
         frames
+    }
+
+    /// Whether what lies here was flushed, and is not sounding: it must not begin again before it is dropped.
+    fn is_void(&self, generation: u32) -> bool {
+        self.now.kind == Kind::Music && self.now.generation < generation && self.gate < 1.0
     }
 
     /// Step of the gate while it opens.
@@ -367,7 +400,7 @@ impl Renderer {
     fn push_run(&mut self, run: Run) {
         self.written += run.frames;
         if let Some(last) = self.runs.back_mut() {
-            let same = (last.marker.ring, last.marker.kind) == (run.marker.ring, run.marker.kind);
+            let same = last.marker.is(&run.marker);
             let follows = run.ring == last.ring + if last.music { last.frames } else { 0 };
             if same && follows && last.music == run.music {
                 last.frames += run.frames;

@@ -17,6 +17,8 @@ pub(crate) struct Controls {
     pub(crate) paused: AtomicBool,
     /// Fade out and stay silent: the end is near.
     pub(crate) stopping: AtomicBool,
+    /// Of the last flush that was ordered: older music may sound on until it is dropped, but never begin again.
+    pub(crate) generation: AtomicU32,
     /// Ring frames before this one are to be dropped.
     pub(crate) flush: AtomicU64,
     /// Frames ever put into the ring.
@@ -32,6 +34,7 @@ impl Controls {
             volume: AtomicU64::new(pack(1.0, 0)),
             paused: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            generation: AtomicU32::new(0),
             flush: AtomicU64::new(0),
             pushed: AtomicU64::new(0),
             xruns: AtomicU32::new(0),

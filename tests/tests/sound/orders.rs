@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use jukebox::audio::{Dac, Form, RateRule};
 use jukebox_core::library::{Codec, Init};
-use jukebox_core::sound::{Order, OutputState, Report};
+use jukebox_core::sound::{EntryId, Order, OutputState, Report};
 
 use super::material::*;
 use super::rig::*;
 
 /// A track of one constant level: every ramp shows.
-fn level(dir: &std::path::Path, name: &str, steps: i16, seconds: u32) -> Cut {
+pub fn level(dir: &std::path::Path, name: &str, steps: i16, seconds: u32) -> Cut {
     let raw = dir.join(format!("{name}.raw"));
     let frames = 48_000 * seconds as usize;
     let bytes: Vec<u8> = std::iter::repeat_n(steps.to_le_bytes(), frames * 2).flatten().collect();
@@ -23,12 +23,12 @@ fn level(dir: &std::path::Path, name: &str, steps: i16, seconds: u32) -> Cut {
     Packets::of(&path).cut_often(0)
 }
 
-fn paced() -> Dac {
+pub fn paced() -> Dac {
     Dac::keeping(Form::S16, true, &[])
 }
 
 /// Left channel, from the first sound on.
-fn left(dac: &Dac) -> Vec<i32> {
+pub fn left(dac: &Dac) -> Vec<i32> {
     dac.integers().into_iter().step_by(2).skip_while(|&x| x == 0).collect()
 }
 
@@ -219,7 +219,8 @@ fn a_torn_segment_is_told_and_music_goes_on_when_it_was_fetched() {
     rig.shelf.lock().unwrap().get_mut(&torn).unwrap().pop();
     track.pieces(1, 0, 0, 0).into_iter().for_each(|p| rig.audio.order(Order::Play(p)));
     let told = std::iter::repeat_with(|| rig.report()).find(|r| matches!(r, Report::Torn { .. }));
-    assert_eq!(told, Some(Report::Torn { seq: 1, digest: torn }));
+    let entry = EntryId(1);
+    assert_eq!(told, Some(Report::Torn { seq: 1, generation: 0, entry, digest: torn }));
     rig.shelf.lock().unwrap().insert(torn, track.segments[1].1.clone());
     rig.audio.order(Order::Flush { generation: 1, more: true });
     assert!(rig.play(track.pieces(1, 1, 10, 1)).at.n == 96_000);
@@ -241,7 +242,7 @@ fn a_track_that_cannot_be_decoded_is_told_and_the_next_plays() {
     let pieces = [bad.pieces(1, 0, 0, 0), good.pieces(2, 0, 10, 0)].concat();
     pieces.into_iter().for_each(|p| rig.audio.order(Order::Play(p)));
     let told = std::iter::repeat_with(|| rig.report()).find(|r| matches!(r, Report::Undecodable { .. }));
-    assert!(matches!(told, Some(Report::Undecodable { seq: 0, .. })), "{told:?}");
+    assert!(matches!(told, Some(Report::Undecodable { seq: 0, generation: 0, entry: EntryId(1), .. })), "{told:?}");
     assert_eq!(rig.until("the end", |h| h.ended).entry.0, 2);
 }
 

@@ -153,6 +153,8 @@ pub struct Rig {
     pub dac: Dac,
     pub reports: Receiver<Report>,
     pub shelf: Shelf,
+    /// Told before the shelf is looked at.
+    pub asked: Receiver<Digest>,
 }
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -169,10 +171,14 @@ impl Rig {
         let (tell, reports) = channel();
         let outputs = dacs.iter().map(|&d| Device::Virtual(d.clone())).collect();
         let settings = Settings { outputs, rate, period_ms: Some(10), start_ramp_ms: 0 };
+        let (ask, asked) = channel();
         let from = shelf.clone();
-        let read = move |d: &Digest| from.lock().unwrap().get(d).cloned().ok_or_else(|| io::ErrorKind::NotFound.into());
+        let read = move |d: &Digest| {
+            let _ = ask.send(*d); // nobody asks any more
+            from.lock().unwrap().get(d).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
+        };
         let audio = Audio::start(settings, read, move |r| drop(tell.send(r))).unwrap();
-        Self { audio, dac: dacs[0].clone(), reports, shelf }
+        Self { audio, dac: dacs[0].clone(), reports, shelf, asked }
     }
 
     /// As fast as it can; what is played is kept.

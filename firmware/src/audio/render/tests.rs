@@ -205,3 +205,60 @@ fn frames_that_a_library_swallowed_are_not_music() {
     let heard = controls.snapshot.read().heard;
     assert_eq!((heard.at.n, heard.music_frames, heard.xruns), (1_440, 960, 1));
 }
+
+#[test]
+fn a_piece_that_is_taken_back_leaves_what_is_before_it_whole() {
+    // Once as it is, once through a converter, which holds back the end of the first.
+    for (rate, whole) in [(RATE, 1_000), (44_100, 1_089)] {
+        let (mut feed, mut renderer, controls) = renderer(0);
+        feed.begin(start(1, 0, rate));
+        feed.put(&[0.5; 2 * 1_000]);
+        feed.end(1_000);
+        feed.begin_piece();
+        feed.begin(start(2, 0, rate));
+        feed.put(&[-0.5; 2 * 5_000]);
+        feed.take_back(0);
+        feed.pump(false);
+        assert_eq!(feed.pushed(), whole, "{rate}");
+        feed.begin(start(3, 0, RATE));
+        feed.put(&[0.25; 2 * 1_000]);
+        feed.end(1_000);
+        feed.pump(false);
+        let mut device = Device::new(4_800);
+        for _ in 0..3 {
+            device.ask(&mut renderer);
+        }
+        let heard = controls.snapshot.read().heard;
+        assert_eq!((heard.entry, heard.ended, heard.music_frames), (EntryId(3), true, whole + 1_000));
+        assert_eq!(heard.underrun_frames, 0);
+    }
+}
+
+#[test]
+fn what_is_void_never_fades_in() {
+    let (mut feed, mut renderer, controls) = renderer(0);
+    feed.begin(start(1, 0, RATE));
+    feed.put(&vec![0.5; 2 * 20_000]);
+    feed.pump(false);
+    let mut device = Device::new(960);
+    device.ask(&mut renderer);
+    controls.generation.store(1, Relaxed);
+    device.ask(&mut renderer);
+    assert!(device.out.iter().all(|&x| x == 0.5), "a flush that waits: the old sounds on");
+    controls.paused.store(true, Relaxed);
+    device.ask(&mut renderer);
+    controls.paused.store(false, Relaxed);
+    for _ in 0..3 {
+        device.ask(&mut renderer);
+        assert!(device.out.iter().all(|&x| x == 0.0));
+        assert!(!renderer.is_due(960, false), "a sink without a clock waits for the flush");
+    }
+    feed.cut(1);
+    feed.begin(start(2, 1, RATE));
+    feed.put(&vec![-0.5; 2 * 2_000]);
+    feed.pump(true);
+    controls.flush.store(feed.end_flush().unwrap(), Relaxed);
+    device.ask(&mut renderer);
+    assert!(device.out[0] < 0.0 && device.out[1_919] == -0.5, "the new fades in at once");
+    assert_eq!(controls.snapshot.read().heard.underrun_frames, 0);
+}
