@@ -51,7 +51,7 @@ impl Broker {
             &config,
             format!(
                 "user root\nallow_anonymous false\npassword_file {}\nacl_file {}\npersistence true\n\
-                 persistence_location {at}/\nautosave_interval 1\nmax_packet_size 65536\nset_tcp_nodelay true\n\
+                 persistence_location {at}/\nautosave_interval 1\nmax_packet_size 262144\nset_tcp_nodelay true\n\
                  log_dest stderr\nlog_type all\nlistener {port} 127.0.0.1\n{tls}",
                 passwords.display(),
                 rules.display()
