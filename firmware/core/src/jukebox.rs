@@ -464,6 +464,7 @@ impl Jukebox {
                 if let Some((_, e)) = self.queue.find(id) {
                     let facts = json!({"entry": id, "track": e.track, "by": e.by});
                     self.event("started", facts);
+                    self.save_position();
                 }
             }
             Happened::Finished(id, played) => {

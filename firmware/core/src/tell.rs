@@ -23,7 +23,7 @@ const NOW_EVERY: Span = Span::s(60);
 /// `health` is said so often.
 const HEALTH_EVERY: Span = Span::s(30);
 /// Growth of what is on board is said no more often than this.
-const BOARD_EVERY: Span = Span::s(10);
+const BOARD_EVERY: Span = Span::s(5);
 
 /// What was said last.
 #[derive(Clone, Debug, Default)]

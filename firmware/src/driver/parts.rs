@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use jukebox_board::buttons::{Key, Keyboard};
+use jukebox_board::buttons::{HELP, Key, Keyboard};
 use jukebox_board::panel::{Panel, PanelHandle, Png, Terminal};
 use jukebox_board::profile::Profile;
 use jukebox_core::checkpoint::{KnownLibrary, Saved};
@@ -271,6 +271,7 @@ impl Parts {
         let (cache, before, trouble) = (self.cache.clone(), self.written_at_start, self.disk_trouble.clone());
         tokio::task::spawn_local(async move {
             loop {
+                jukebox_board::rt::trim();
                 let (unix, synced) = clock::now(fetcher.office_date());
                 let _ = inbox.send(News::Input(Input::Clock { unix, synced })).await;
                 let vitals = vitals(&fetcher, &cache, before, trouble.get());
@@ -399,7 +400,15 @@ fn listen(config: &Config, inbox: &mpsc::Sender<News>) -> anyhow::Result<Option<
 fn start_panel(config: &Config, args: &RunArgs, profile: Option<&Profile>) -> anyhow::Result<Option<PanelHandle>> {
     let screen = profile.map_or(jukebox_board::profile::Screen::Oled, |p| p.screen);
     let panel = match &config.board.panel {
-        config::Panel::Terminal => Panel::Terminal(Terminal::new(args.below.clone())?),
+        config::Panel::Terminal => {
+            let keys = config.board.buttons == config::Buttons::Keyboard;
+            let mut below: Vec<String> = if keys { HELP.map(Into::into).to_vec() } else { Vec::new() };
+            if keys && !args.below.is_empty() {
+                below.push(String::new());
+            }
+            below.extend(args.below.iter().cloned());
+            Panel::Terminal(Terminal::new(below)?)
+        }
         config::Panel::Png(path) => Panel::Png(Png::new(path.clone(), screen)),
         config::Panel::None => return Ok(None),
     };
