@@ -1,4 +1,4 @@
-//! Scheduling class of the audio thread: the only `unsafe` of the project.
+//! Scheduling class of the audio thread, and thrift of the heap: the only `unsafe` of the project.
 //!
 //! SCHED_FIFO runs a thread before every ordinary one, so that a busy machine cannot make it miss a period. It is asked
 //! for on real hardware only: a PCM that is always ready (`null`) would spin and stop the machine.
@@ -26,9 +26,53 @@ pub fn may_fifo() -> bool {
     tried.is_ok_and(|t| t.join().unwrap_or(false))
 }
 
+/// Makes glibc's heap keep less of what is freed: segments of half a megabyte come and go, and what it keeps by default is
+/// more than all that lives. To be called before threads are started; without glibc it does nothing.
+pub fn thrifty() {
+    #[cfg(target_env = "gnu")]
+    for (what, value) in [
+        // Fixed, because it grows to the largest block that was ever freed, and blocks below it are kept.
+        (libc::M_MMAP_THRESHOLD, 64 << 10),
+        (libc::M_TRIM_THRESHOLD, 64 << 10),
+        (libc::M_TOP_PAD, 16 << 10),
+        (libc::M_ARENA_MAX, 1),
+    ] {
+        // SAFETY: takes two integers and sets numbers of the allocator.
+        unsafe { libc::mallopt(what, value) };
+    }
+}
+
+/// Gives back to the system what the heap holds between blocks in use. Takes about a millisecond, in which others that want
+/// memory wait; the audio callback wants none. Without glibc it does nothing.
+pub fn trim() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the allocator's own function, under its own lock; what is in use stays where it is.
+    unsafe {
+        libc::malloc_trim(0)
+    };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(target_env = "gnu")]
+    fn what_is_freed_between_blocks_in_use_is_given_back() {
+        let anonymous = || {
+            let text = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap();
+            let line = text.lines().find_map(|l| l.strip_prefix("Anonymous:")).unwrap();
+            line.trim_end_matches("kB").trim().parse::<u64>().unwrap()
+        };
+        thrifty();
+        let mut blocks: Vec<_> = (0..2_000).map(|n| Some(vec![n as u8; 16 << 10])).collect();
+        // What stays in use pins the heap's end.
+        blocks.iter_mut().enumerate().filter(|(n, _)| n % 100 != 99).for_each(|(_, b)| *b = None);
+        let before = anonymous();
+        trim();
+        assert!(anonymous() + 20_000 < before, "{before} kB, then {}", anonymous());
+        assert!(blocks.iter().flatten().count() == 20);
+    }
 
     #[test]
     fn asking_in_advance_and_asking_agree_and_leave_this_thread_alone() {

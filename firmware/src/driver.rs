@@ -54,6 +54,7 @@ enum ReplyTo {
 
 /// Runs the player until it is told to end.
 pub fn run(config: &Config, args: &RunArgs) -> anyhow::Result<()> {
+    jukebox_board::rt::thrifty();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     let local = tokio::task::LocalSet::new();
     let ended = local.block_on(&runtime, async {

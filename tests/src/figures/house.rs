@@ -117,7 +117,7 @@ impl House {
         let at = folder.path().display();
         // Beside the rig's own log one that says when.
         let server = format!(
-            "log_format when '$msec $status $body_bytes_sent $request_method $uri'; access_log {at}/when.log when;\n\
+            "log_format when '$msec $status $body_bytes_sent $http_range $uri'; access_log {at}/when.log when;\n\
              server {{ listen 127.0.0.1:{port} ssl http2; ssl_certificate {}; ssl_certificate_key {}; root {}; }}",
             ca.certificate.display(),
             ca.key.display(),
@@ -153,10 +153,19 @@ impl House {
 
     /// Starts the player; returns when it has its catalogue.
     pub(super) fn player(&self, output: &str, board: &str) -> Player {
+        self.player_of(&program("jukebox"), output, board)
+    }
+
+    /// The same with a program of its own: with a shared one, another player of this machine would share its memory.
+    pub(super) fn player_alone(&self, output: &str, board: &str) -> Player {
+        let own = self.path("jukebox");
+        std::fs::copy(program("jukebox"), &own).unwrap_or_else(|e| panic!("{}: {e}", own.display()));
+        self.player_of(&own, output, board)
+    }
+
+    fn player_of(&self, program: &Path, output: &str, board: &str) -> Player {
         let config = self.configure(output, board);
-        let mut command = Command::new(program("jukebox"));
-        command.args(["run", "--config"]).arg(config);
-        self.launch(&mut command)
+        self.launch(Command::new(program).args(["run", "--config"]).arg(config))
     }
 
     /// Starts `command`, which is a player of this house.
