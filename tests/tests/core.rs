@@ -1,4 +1,5 @@
 //! The core in the simulated world: what listeners asked for is what sounds, whatever happens to the link and the power.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use jukebox_core::exchange::Input;
 use jukebox_core::gesture::{Button, Edge};

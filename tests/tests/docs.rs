@@ -1,4 +1,5 @@
 //! The documentation says what the code says. `BLESS=1` writes the tables anew.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use jukebox_core::command::Verb;
 use jukebox_core::reason::{Code, Reason};

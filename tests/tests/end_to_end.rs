@@ -1,4 +1,5 @@
 //! The daemon among real parts, used as people use it: commands in by mosquitto's own tools, sound recorded, gaps counted.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use std::path::Path;
 use std::time::{Duration, Instant};

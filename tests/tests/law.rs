@@ -3,6 +3,7 @@
 //! An arrow (`ARROWS`) means "may depend on". The lists of what must not come in count indirect dependencies too, as cargo
 //! resolves them for this machine (.config/deny.toml covers the other targets). What is told by reading the sources is told by plain text search: comments are taken out
 //! first, and a file counts up to its `#[cfg(test)]`.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -1,6 +1,7 @@
 //! Every screen of the panel as a picture, for both panels, compared pixel by pixel with `tests/snapshots/panel`.
 //!
 //! `BLESS=1 cargo test -p jukebox-tests --test panel` writes the pictures anew: look at them before they are committed.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use std::fs;
 use std::io::{Cursor, Read, Write};

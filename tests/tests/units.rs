@@ -1,4 +1,5 @@
 //! The files of `systemd/`: right for the systemd of Debian 12 (252), and for the programs that they start.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -137,7 +137,7 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     Ok(good)
 }
 
-/// The heap figure's player: see [`memory::heap`].
+/// The heap figure's player: see `memory::heap`.
 ///
 /// # Errors
 /// Those of the player.

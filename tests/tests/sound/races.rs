@@ -35,6 +35,7 @@ fn a_skip_to_another_rate_after_the_ring_ran_dry() {
     let rig = Rig::new(Dac::keeping(Form::S16, true, &[44_100, 48_000]), RateRule::Follow, &[&old, &new]);
     old.pieces(1, 0, 0, 0).into_iter().take(3).for_each(|p| rig.audio.order(Order::Play(p)));
     rig.until("a dry ring, long after the device was opened", |h| h.underrun_frames > 0 && h.at.n > 50_000);
+    until_frames(&rig.dac, rig.dac.frames() + 4_410); // the last frame has left, too
     rig.audio.order(Order::Flush { generation: 1, more: true });
     new.pieces(2, 0, 100, 1).into_iter().for_each(|p| rig.audio.order(Order::Play(p)));
     let heard = rig.until("the end", |h| h.ended);
