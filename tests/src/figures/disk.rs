@@ -14,7 +14,7 @@ use jukebox_core::jukebox::Jukebox;
 use jukebox_core::time::{Instant, Span};
 
 use super::flood::{in_memory, written as written_by};
-use super::{Bench, Figure};
+use super::{Bench, Figure, quantile};
 use crate::rig::{SOON, until};
 use crate::world::library::Library;
 use crate::world::{World, settings};
@@ -89,7 +89,7 @@ fn open(folder: &std::path::Path) -> (Store, mpsc::Receiver<Done>) {
     (store, done)
 }
 
-/// What saving a position costs: the mean of three, in real time.
+/// What saving a position costs: the median of three, in real time.
 fn position_cost(folder: &std::path::Path, position: &[u8]) -> u64 {
     let (store, _done) = open(folder);
     let file = folder.join("state/position");
@@ -101,10 +101,14 @@ fn position_cost(folder: &std::path::Path, position: &[u8]) -> u64 {
         std::thread::sleep(Duration::from_millis(100));
     };
     save(); // the first also makes the file
-    let (before, began) = (own(), Wall::now());
-    (0..3).for_each(|_| save());
+    let began = Wall::now();
+    let cost = [(); 3].map(|()| {
+        let before = own();
+        save();
+        (own() - before) as f64
+    });
     assert!(began.elapsed() >= Duration::from_secs(14), "positions are saved more often than they are counted");
-    (own() - before).div_ceil(3)
+    quantile(&cost, 0.5) as u64
 }
 
 /// Lives `hours` with `commands` spread over them, and says what was to be saved.

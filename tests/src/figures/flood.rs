@@ -46,7 +46,7 @@ pub(super) fn flood(bench: &Bench) -> Vec<Figure> {
     let bad = more("underruns") + more("xruns") + silence(&health) - silence(&before.1);
     let a_command = (written(player.process.id()) - before.0) as f64 / sent;
     let conditions = format!(
-        "{} commands in {} s over mosquitto, TLS; {}; {:.0} bytes written a command, sync {:.1} ms, {}",
+        "{} commands in {} s over mosquitto, TLS; {}; {:.0} bytes written a command, a sync of the disk {:.2} ms, {}",
         came.sent,
         span.as_secs(),
         spread(&came.took, "ms"),
@@ -57,7 +57,7 @@ pub(super) fn flood(bench: &Bench) -> Vec<Figure> {
     vec![
         Figure::new("flood.answered", quantile(&came.took, 0.99), 50.0, "ms", format!("p99; {conditions}")),
         Figure::new("flood.unanswered", sent - came.took.len() as f64, 0.0, "", &conditions),
-        Figure::new("flood.refused", came.refused as f64, 0.0, "", came.why),
+        Figure::new("flood.refused", came.refused as f64, 0.0, "", format!("{}; {conditions}", came.why)),
         Figure::new("flood.underruns", bad, 0.0, "", format!("underruns, xruns, silence; {conditions}")),
     ]
 }
@@ -88,17 +88,18 @@ async fn send(bot: &Account, span: Duration) -> Came {
     subscribed.wait_completion_async().await.unwrap_or_else(|e| panic!("subscribe: {e}"));
 
     let total = span.as_secs() as u32 * A_SECOND;
-    let (mut out, mut came) = (HashMap::new(), Came { sent: 0, took: Vec::new(), refused: 0, why: String::new() });
+    let (mut out, mut came) =
+        (HashMap::new(), Came { sent: 0, took: Vec::new(), refused: 0, why: "none refused".into() });
     let take = |(seen, payload): (Instant, bytes::Bytes), out: &mut HashMap<String, Instant>, came: &mut Came| {
         let reply: Value = serde_json::from_slice(&payload).unwrap_or_else(|e| panic!("a reply: {e}"));
         let id = reply["id"].as_str().unwrap_or_default();
         let Some(sent) = out.remove(id) else { return };
         came.took.push((seen - sent).as_secs_f64() * 1_000.0);
         if reply["status"] != "ok" {
-            came.refused += 1;
-            if came.why.is_empty() {
+            if came.refused == 0 {
                 came.why = format!("the first: {reply}");
             }
+            came.refused += 1;
         }
     };
     let mut tick = tokio::time::interval(Duration::from_secs(1) / A_SECOND);

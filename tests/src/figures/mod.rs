@@ -71,11 +71,8 @@ impl fmt::Display for Figure {
             Verdict::NotHere(why) => write!(f, "{name:<24} {:>9} {unit:<3} limit {limit:>7}   NOT HERE: {why}", "-"),
             verdict => {
                 let word = if *verdict == Verdict::Pass { "PASS" } else { "FAIL" };
-                let ratio = value / limit;
-                write!(
-                    f,
-                    "{name:<24} {value:>9.3} {unit:<3} limit {limit:>7} ratio {ratio:>5.2} {word}  ({conditions})"
-                )
+                let ratio = if *limit > 0.0 { format!("{:.2}", value / limit) } else { "-".into() };
+                write!(f, "{name:<24} {value:>9.3} {unit:<3} limit {limit:>7} ratio {ratio:>5} {word}  ({conditions})")
             }
         }
     }
