@@ -199,10 +199,11 @@ async fn a_refresh_goes_on_where_it_was_interrupted() {
     let catalogue = house.open();
     assert!(matches!(house.refresh(&catalogue).await, Err(RefreshError::Fetch(Fault::NotFound))));
     let here = catalogue.count().await.unwrap();
-    assert!((600..1000).contains(&here), "what is here can be found: {here}");
+    // Two pages come at a time: the one before the missing one may still have been on its way.
+    assert!((400..1000).contains(&here), "what is here can be found: {here}");
     fs::write(&missing, bytes).unwrap();
     let Ok(Refreshed::Changed { progress, tracks, .. }) = house.refresh(&catalogue).await else { panic!() };
-    assert!(progress.pages <= 2 && tracks == 1000);
+    assert!(progress.pages as u32 * 200 <= 1000 - here && tracks == 1000, "{progress:?} after {here}");
 }
 
 #[tokio::test]
