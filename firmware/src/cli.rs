@@ -241,18 +241,22 @@ fn failure(e: &anyhow::Error) -> ExitCode {
 
 /// Log lines go to standard error (the journal), or to a file where a panel has the terminal.
 fn log(args: &RunArgs) -> anyhow::Result<()> {
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_env("JUKEBOX_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(false);
+    use tracing_subscriber::filter::{LevelFilter, Targets};
+    use tracing_subscriber::prelude::*;
+    let wish = std::env::var("JUKEBOX_LOG").ok().and_then(|w| w.parse::<Targets>().ok());
+    let filter = wish.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    let lines = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_target(false).with_ansi(false);
     match &args.log {
         Some(path) => {
             let open = std::fs::OpenOptions::new().create(true).append(true).open(path);
             let file = open.map_err(|e| anyhow::anyhow!("{}: {e}; give another --log", path.display()))?;
-            lines.with_writer(std::sync::Mutex::new(file)).init();
+            lines.with_writer(std::sync::Mutex::new(file)).finish().with(filter).init();
         }
-        None if std::io::stderr().is_terminal() => lines.with_writer(std::io::stderr).init(),
+        None if std::io::stderr().is_terminal() => {
+            lines.with_writer(std::io::stderr).finish().with(filter).init();
+        }
         // The journal has its own time stamps.
-        None => lines.without_time().with_writer(std::io::stderr).init(),
+        None => lines.without_time().with_writer(std::io::stderr).finish().with(filter).init(),
     }
     Ok(())
 }
