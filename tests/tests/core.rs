@@ -3,6 +3,7 @@
 
 use jukebox_core::exchange::Input;
 use jukebox_core::gesture::{Button, Edge};
+use jukebox_core::library::RenditionName;
 use jukebox_core::reason::Reason;
 use jukebox_core::time::{Instant, Span};
 use jukebox_tests::world::library::Library;
@@ -163,7 +164,7 @@ fn inserting_next_near_the_border_is_heard_next() {
         heard.dedup();
         assert_eq!(heard, [1, 3, 2], "{before_end_ms} ms before the end");
         let total: u64 = w.dac.sounded.iter().map(|s| s.2).sum();
-        let want: u64 = w.library.segments.values().map(|s| s.1).sum();
+        let want: u64 = w.library.frames.iter().sum();
         assert!(total >= want - 44_100 / 2 && total <= want + 44_100 / 2, "{total} of {want}");
     }
 }
@@ -192,9 +193,9 @@ fn heard(w: &World) -> Vec<u32> {
 fn an_undecodable_track_costs_itself_only() {
     let library = Library::new(&[20, 20, 20]);
     // In mid-track, at its start, and as the one that plays.
-    for (track, segment) in [(1u64, 3u64), (1, 0), (0, 2), (2, 0)] {
+    for (track, segment) in [(1u64, 3), (1, 0), (0, 2), (2, 0)] {
         let mut w = World::new(10, library.clone());
-        let digest = jukebox_core::library::Digest::of(format!("segment {segment} of {track}").as_bytes());
+        let digest = Library::segment(track, RenditionName::Original, segment);
         assert!(w.library.segments.contains_key(&digest));
         w.dac.spoiled.insert(digest);
         for n in 0..3 {

@@ -1,8 +1,12 @@
 //! A decoder, a ring and a DAC that are arithmetic: pieces in, frames out as time passes.
+//!
+//! All positions are at the rate of the original. A piece of another rendition is as long as the instants of its borders
+//! say; where the rendition changes, what follows begins where the sound before it ended, because the packets for the fade
+//! reach as far as the body of the other begins early.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
-use jukebox_core::library::Digest;
+use jukebox_core::library::{Digest, RenditionName};
 use jukebox_core::sound::{EntryId, Heard, Order, OutputState, Piece, Report};
 use jukebox_core::time::{Frames, Instant};
 
@@ -18,7 +22,44 @@ struct Chunk {
     from: u64,
     frames: u64,
     last: bool,
+    rendition: RenditionName,
+    /// Stored bits of a second of it.
+    bps: u64,
 }
+
+/// Which renditions sounded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sounded {
+    /// Frames of each, at the rate of the original.
+    pub frames: BTreeMap<RenditionName, u64>,
+    /// Stored bits of what sounded, times [`RATE`].
+    bits: u128,
+    /// How often the rendition changed within an entry.
+    pub changes: u64,
+    last: Option<(EntryId, RenditionName)>,
+}
+
+impl Sounded {
+    fn count(&mut self, c: &Chunk, frames: u64) {
+        *self.frames.entry(c.rendition).or_default() += frames;
+        self.bits += u128::from(c.bps) * u128::from(frames);
+        let now = (c.entry, c.rendition);
+        self.changes += u64::from(self.last.replace(now).is_some_and(|l| l.0 == now.0 && l.1 != now.1));
+    }
+
+    /// All frames that sounded.
+    pub fn total(&self) -> u64 {
+        self.frames.values().sum()
+    }
+
+    /// Mean bit rate of what sounded, in kbit/s.
+    pub fn kbps(&self) -> u64 {
+        self.bits.checked_div(u128::from(self.total()) * 1_000).unwrap_or(0) as u64
+    }
+}
+
+/// A change of rendition is bridged by the packets for the fade: two of 20 ms.
+const BRIDGE: u64 = RATE as u64 / 25;
 
 /// The sound end of the simulated world.
 #[derive(Default)]
@@ -41,13 +82,18 @@ pub struct Dac {
     moved_at: Instant,
     /// Every run of frames that was heard: entry, first frame, count; neighbours that join are one.
     pub sounded: Vec<(EntryId, u64, u64)>,
+    /// Which renditions sounded.
+    pub renditions: Sounded,
+    /// Rendition and end of what was put into the ring last, in this generation.
+    put: Option<(EntryId, RenditionName, u64)>,
 }
 
 impl Dac {
     /// The sound end of a process that starts again: the same device, what was heard stays heard.
     pub fn restarted(&mut self) -> Self {
         let (spoiled, sounded) = (std::mem::take(&mut self.spoiled), std::mem::take(&mut self.sounded));
-        Self { missing: self.missing, spoiled, sounded, ..Self::default() }
+        let renditions = std::mem::take(&mut self.renditions);
+        Self { missing: self.missing, spoiled, sounded, renditions, ..Self::default() }
     }
 
     /// When the next order or report could change anything: the ring has room for the next piece.
@@ -90,15 +136,7 @@ impl Dac {
                 reports.push(Report::Torn { seq, generation, entry, digest: p.segment.digest });
                 break;
             }
-            let (first, count) = library.segments[&p.segment.digest];
-            let cut = p.from.saturating_sub(first).min(count);
-            self.ring.push_back(Chunk {
-                generation: p.generation,
-                entry: p.entry,
-                from: first + cut,
-                frames: count - cut,
-                last: p.last,
-            });
+            self.decode(&p, library);
             if !self.open {
                 self.open = true;
                 let state = if self.missing {
@@ -113,11 +151,40 @@ impl Dac {
         reports
     }
 
+    fn decode(&mut self, p: &Piece, library: &Library) {
+        let part = library.segments[&p.segment.digest];
+        assert_eq!(
+            (part.rate, part.rendition),
+            (p.rendition.init.rate, p.rendition.name),
+            "a piece names its rendition"
+        );
+        let (first, end) = (part.first, part.first + part.frames);
+        let (mut from, until) = (part.to_original(p.from.clamp(first, end)), part.to_original(end));
+        if let Some((entry, rendition, at)) = self.put
+            && entry == p.entry
+            && rendition != part.rendition
+            && from.abs_diff(at) <= BRIDGE
+        {
+            from = at.min(until);
+        }
+        self.put = Some((p.entry, part.rendition, until));
+        self.ring.push_back(Chunk {
+            generation: p.generation,
+            entry: p.entry,
+            from,
+            frames: until - from,
+            last: p.last,
+            rendition: part.rendition,
+            bps: u64::from(part.bytes) * 8 * u64::from(part.rate) / part.frames.max(1),
+        });
+    }
+
     fn consume(&mut self, mut frames: u64) {
         while frames > 0 {
             let only = self.ring.len() == 1;
             let Some(c) = self.ring.front_mut() else { return };
             let n = c.frames.min(frames);
+            self.renditions.count(c, n);
             match self.sounded.last_mut() {
                 Some((e, first, count)) if *e == c.entry && *first + *count == c.from => *count += n,
                 _ => self.sounded.push((c.entry, c.from, n)),
@@ -161,6 +228,7 @@ impl Dac {
                 self.refused.clear();
                 self.pieces.clear();
                 self.ring.clear();
+                self.put = None;
             }
             Order::Forget { seq } => self.pieces.retain(|p| p.seq <= seq),
             Order::Pause(on) => self.paused = on,
