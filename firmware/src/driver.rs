@@ -176,9 +176,9 @@ impl Driver {
                 self.reached = up;
                 self.handle(Input::Link { up });
             }
-            News::Input(Input::Fetched { id, arrival, sample }) => {
+            News::Input(input @ Input::Fetched { id, .. }) => {
                 self.fetches.remove(&id);
-                self.handle(Input::Fetched { id, arrival, sample });
+                self.handle(input);
             }
             News::Input(input) => {
                 if let Input::Report(Report::Torn { digest, .. }) = input {

@@ -144,6 +144,13 @@ pub enum Input {
         arrival: Arrival,
         /// How fast it came, if it came over the link.
         sample: Option<Sample>,
+        /// Bytes that came over the link for it, those of attempts that failed or came second included.
+        received: u64,
+    },
+    /// Bytes that came over the link for a wish that was given up.
+    Wasted {
+        /// How many.
+        bytes: u64,
     },
     /// Where the sound is.
     Heard(Heard),

@@ -78,6 +78,8 @@ pub struct Jukebox {
     pub(crate) notice: Option<(Notice, Instant)>,
     pub(crate) allowance: Allowance,
     pub(crate) told: crate::tell::Told,
+    /// Bytes that came over the link for nothing.
+    pub(crate) wasted: u64,
     outbox: Outbox,
     event_seq: u64,
     offered: u64,
@@ -169,6 +171,7 @@ impl Jukebox {
             notice: None,
             allowance: Allowance { left: 50_000, at: now },
             told: crate::tell::Told::default(),
+            wasted: 0,
             outbox: saved.outbox,
             event_seq: 0,
             offered: 0,
@@ -207,7 +210,11 @@ impl Jukebox {
             Input::Command(c) => self.obey(c),
             Input::Edge(e) => self.gestures.edge(self.now, e),
             Input::Found { token, hits } => self.found(token, hits),
-            Input::Fetched { id, arrival, sample } => self.fetched(id, arrival, sample),
+            Input::Fetched { id, arrival, sample, received } => {
+                self.wasted += received - sample.map_or(0, |s| u64::from(s.bytes)).min(received);
+                self.fetched(id, arrival, sample);
+            }
+            Input::Wasted { bytes } => self.wasted += bytes,
             Input::Heard(h) => {
                 let happened = self.playback.hear(self.now, h, &self.queue);
                 happened.into_iter().for_each(|h| self.happened(h));

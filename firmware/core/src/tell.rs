@@ -180,6 +180,7 @@ impl Jukebox {
             xruns: heard.xruns,
             disk_free_mb: self.vitals.disk_free_mb,
             written_mb: self.vitals.written_mb,
+            wasted_kb: self.wasted / 1_000,
             catalogue_tracks: self.catalogue.tracks,
             origins: &self.vitals.origins,
         }

@@ -169,6 +169,8 @@ pub struct Health<'a> {
     pub disk_free_mb: Option<u64>,
     /// Written to the card since the process started, in MB.
     pub written_mb: Option<u64>,
+    /// Came over the link for nothing since the process started (failed, given up, or second), in kB.
+    pub wasted_kb: u64,
     /// Tracks in the catalogue.
     pub catalogue_tracks: Option<u64>,
     /// The origins.

@@ -27,7 +27,7 @@ use crate::audio::{self, Audio, RateRule};
 use crate::catalogue::{self, Catalogue, Known, RefreshError, Refreshed};
 use crate::cli::RunArgs;
 use crate::config::{self, Config, Rate};
-use crate::fetch::{Fetcher, OriginState, Want};
+use crate::fetch::{Fetcher, Meter, OriginState, Want};
 use crate::mqtt::Mqtt;
 use crate::socket::{self, Socket};
 use crate::store::{Limits, Store};
@@ -182,7 +182,9 @@ impl Parts {
         tokio::task::spawn_local(async move {
             let range = wish.range.map(|(offset, length)| offset..offset + u64::from(length));
             let deadline = super::duration(wish.deadline);
-            let got = fetcher.fetch(Want { object: wish.object, range, digest: wish.digest, deadline }).await;
+            let count = Count { meter: Meter::default(), inbox: Some(inbox.clone()) };
+            let want = Want { object: wish.object, range, digest: wish.digest, deadline };
+            let got = fetcher.fetch_counted(want, &count.meter).await;
             let (arrival, sample) = match got {
                 Ok(f) => {
                     let took = Span(f.took.as_micros().max(1) as u64);
@@ -194,7 +196,8 @@ impl Parts {
                     (Err(fault.reason()), None)
                 }
             };
-            let _ = inbox.send(News::Input(Input::Fetched { id: wish.id, arrival, sample })).await;
+            let received = count.end();
+            let _ = inbox.send(News::Input(Input::Fetched { id: wish.id, arrival, sample, received })).await;
         })
         .abort_handle()
     }
@@ -289,6 +292,28 @@ impl Parts {
         }
         let vitals = vitals(&self.fetcher, &self.cache, self.written_at_start, trouble);
         let _ = self.inbox.try_send(News::Input(Input::Vitals(vitals)));
+    }
+}
+
+/// Counts what comes for one wish; what came for one that is given up is told as wasted.
+struct Count {
+    meter: Meter,
+    inbox: Option<mpsc::Sender<News>>,
+}
+
+impl Count {
+    fn end(mut self) -> u64 {
+        self.inbox = None;
+        self.meter.bytes()
+    }
+}
+
+impl Drop for Count {
+    fn drop(&mut self) {
+        if let Some(inbox) = self.inbox.take().filter(|_| self.meter.bytes() > 0) {
+            // A full inbox loses a few bytes of a count, nothing else.
+            let _ = inbox.try_send(News::Input(Input::Wasted { bytes: self.meter.bytes() }));
+        }
     }
 }
 

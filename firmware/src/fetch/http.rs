@@ -20,6 +20,7 @@ use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tower_service::Service;
 
+use super::Meter;
 use super::fault::{Fault, NotResolved, classify};
 
 /// A ping when nothing came for this long while a request is under way.
@@ -58,6 +59,7 @@ pub(super) struct Came {
     pub(super) etag: Option<String>,
     pub(super) date: Option<String>,
     pub(super) not_modified: bool,
+    pub(super) meter: Meter,
 }
 
 impl Http {
@@ -101,7 +103,7 @@ impl Http {
             return Ok(Bytes::new());
         }
         let exact = judge(&answer, ask.range.as_ref())?;
-        body(answer.into_body(), exact, ask.limit, &mut came.bytes).await
+        body(answer.into_body(), exact, ask.limit, came).await
     }
 }
 
@@ -180,7 +182,7 @@ fn content_range(value: Option<&str>) -> Option<Range<u64>> {
     Some(first.parse().ok()?..last.parse::<u64>().ok()?.checked_add(1)?)
 }
 
-async fn body(mut body: Incoming, exact: Option<u64>, limit: u64, came: &mut u64) -> Result<Bytes, Fault> {
+async fn body(mut body: Incoming, exact: Option<u64>, limit: u64, came: &mut Came) -> Result<Bytes, Fault> {
     let most = exact.unwrap_or(limit);
     if most > limit {
         return Err(Fault::WrongLength);
@@ -189,13 +191,14 @@ async fn body(mut body: Incoming, exact: Option<u64>, limit: u64, came: &mut u64
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|e| classify(&e))?;
         let Ok(data) = frame.into_data() else { continue };
-        *came += data.len() as u64;
-        if *came > most {
+        came.bytes += data.len() as u64;
+        came.meter.add(data.len());
+        if came.bytes > most {
             return Err(Fault::WrongLength);
         }
         bytes.extend_from_slice(&data);
     }
-    if exact.is_some_and(|e| e != *came) { Err(Fault::WrongLength) } else { Ok(bytes.freeze()) }
+    if exact.is_some_and(|e| e != came.bytes) { Err(Fault::WrongLength) } else { Ok(bytes.freeze()) }
 }
 
 /// The system's resolver, with an error that can be told from a refused connection.

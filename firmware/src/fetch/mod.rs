@@ -15,6 +15,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -144,6 +145,21 @@ pub struct OriginHealth {
     pub avoid: Option<Duration>,
 }
 
+/// Counts the bytes of bodies that came over the link, also of requests that failed or were given up; a cheap clone.
+#[derive(Clone, Debug, Default)]
+pub struct Meter(Arc<AtomicU64>);
+
+impl Meter {
+    /// So many until now.
+    pub fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, bytes: usize) {
+        self.0.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
 /// Downloads for the whole player; a cheap clone.
 #[derive(Clone)]
 pub struct Fetcher(Arc<Inner>);
@@ -206,6 +222,11 @@ impl Fetcher {
     /// Equal wants at the same time are one download. At most two segments and two whole objects are on the way at a time;
     /// others wait for their turn, and their deadline starts with it. Dropping the future gives up.
     pub async fn fetch(&self, want: Want) -> Result<Fetched, Fault> {
+        self.fetch_counted(want, &Meter::default()).await
+    }
+
+    /// The same; what comes over the link for it is counted as it comes.
+    pub async fn fetch_counted(&self, want: Want, meter: &Meter) -> Result<Fetched, Fault> {
         if want.range.as_ref().is_some_and(|r| r.start >= r.end || r.end - r.start > MAX_SEGMENT as u64) {
             return Err(Fault::WrongLength);
         }
@@ -223,7 +244,7 @@ impl Fetcher {
             };
             match lead {
                 Ok(running) => {
-                    let outcome = self.0.fetch(&want).await;
+                    let outcome = self.0.fetch(&want, meter).await;
                     running.tell.send_replace(Some(outcome.clone()));
                     return outcome;
                 }
@@ -242,7 +263,7 @@ impl Fetcher {
     /// The root, from the first origin: only its root counts. `etag` is what the last answer gave.
     pub async fn root(&self, etag: Option<&str>, deadline: Duration) -> Result<RootAnswer, Fault> {
         let ask = Ask { path: ROOT, range: None, limit: MAX_OBJECT as u64, etag };
-        let (answer, came) = self.0.ask(0, ask, deadline).await;
+        let (answer, came) = self.0.ask(0, ask, deadline, &Meter::default()).await;
         self.0.note(0, answer.as_ref().err().copied());
         let bytes = answer?;
         Ok(if came.not_modified { RootAnswer::Unchanged } else { RootAnswer::Changed { bytes, etag: came.etag } })
@@ -307,7 +328,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Inner {
-    async fn fetch(&self, want: &Want) -> Outcome {
+    async fn fetch(&self, want: &Want, meter: &Meter) -> Outcome {
         if let Some(bytes) = self.objects.read_later(want.digest).await {
             return Ok(Fetched { bytes, origin: None, took: Duration::ZERO });
         }
@@ -319,7 +340,7 @@ impl Inner {
         self.objects.room_later(least).await.map_err(Fault::Store)?;
         let mut faults = Vec::with_capacity(self.origins.len());
         for n in self.order() {
-            match self.try_origin(n, want).await {
+            match self.try_origin(n, want, meter).await {
                 Ok((bytes, took)) => {
                     self.objects.put_later(want.digest, bytes.clone()).await.map_err(Fault::Store)?;
                     return Ok(Fetched { bytes, origin: Some(n), took });
@@ -334,9 +355,9 @@ impl Inner {
     }
 
     /// One origin's answer, checked; the origin is judged by it.
-    async fn try_origin(&self, n: usize, want: &Want) -> Result<(Bytes, Duration), Fault> {
+    async fn try_origin(&self, n: usize, want: &Want, meter: &Meter) -> Result<(Bytes, Duration), Fault> {
         let began = Instant::now();
-        let mut answer = self.bytes(n, want).await;
+        let mut answer = self.bytes(n, want, meter).await;
         let took = began.elapsed();
         if answer == Err(Fault::NotFound) && !self.has_root(n, want.deadline).await {
             answer = Err(Fault::Status(404));
@@ -345,7 +366,7 @@ impl Inner {
         if let Err(Fault::WrongDigest { .. }) = answer {
             let witness = lock(&self.origins[n].health).witness.clone().filter(|w| w.digest != want.digest);
             let others_verify = match witness {
-                Some(witness) => self.bytes(n, &witness).await.is_ok(),
+                Some(witness) => self.bytes(n, &witness, meter).await.is_ok(),
                 None => false,
             };
             return Err(Fault::WrongDigest { others_verify });
@@ -365,23 +386,23 @@ impl Inner {
         // A folder has looked for itself.
         matches!(self.origins[n].door, Door::Folder(_)) || {
             let ask = Ask { path: ROOT, range: None, limit: MAX_OBJECT as u64, etag: None };
-            self.ask(n, ask, deadline).await.0.is_ok()
+            self.ask(n, ask, deadline, &Meter::default()).await.0.is_ok()
         }
     }
 
-    async fn bytes(&self, n: usize, want: &Want) -> Result<Bytes, Fault> {
+    async fn bytes(&self, n: usize, want: &Want, meter: &Meter) -> Result<Bytes, Fault> {
         let path = want.object.path();
         let limit = want.range.as_ref().map_or(MAX_OBJECT as u64, |r| r.end - r.start);
         let ask = Ask { path: &path, range: want.range.clone(), limit, etag: None };
-        let bytes = self.ask(n, ask, want.deadline).await.0?;
+        let bytes = self.ask(n, ask, want.deadline, meter).await.0?;
         let right = Digest::of(&bytes) == want.digest;
         if right { Ok(bytes) } else { Err(Fault::WrongDigest { others_verify: false }) }
     }
 
     /// One request under its deadline, reported as a sample.
-    async fn ask(&self, n: usize, ask: Ask<'_>, deadline: Duration) -> (Result<Bytes, Fault>, Came) {
+    async fn ask(&self, n: usize, ask: Ask<'_>, deadline: Duration, meter: &Meter) -> (Result<Bytes, Fault>, Came) {
         let start = Instant::now();
-        let mut came = Came::default();
+        let mut came = Came { meter: meter.clone(), ..Came::default() };
         let answer = match &self.origins[n].door {
             Door::Http(http, uri) => {
                 let answer = within(deadline, http.get(ask, &mut came)).await;
@@ -397,6 +418,7 @@ impl Inner {
             Door::Folder(folder) => {
                 let answer = within(deadline, folder.get(ask.path.into(), ask.range, ask.limit)).await;
                 came.bytes = answer.as_ref().map_or(0, |b| b.len() as u64);
+                meter.add(came.bytes as usize);
                 answer
             }
         };

@@ -301,7 +301,8 @@ impl World {
                 }
                 Output::Fetch(w) => {
                     let (after, arrival, sample) = self.serve(&w);
-                    self.at(after, Event::Give(run, Input::Fetched { id: w.id, arrival, sample }));
+                    let received = sample.map_or(0, |s| s.bytes.into());
+                    self.at(after, Event::Give(run, Input::Fetched { id: w.id, arrival, sample, received }));
                 }
                 Output::Search { token, text, limit, .. } => {
                     let hits: Vec<_> = self.library.rows.iter().filter(|r| r.title == text).cloned().collect();
