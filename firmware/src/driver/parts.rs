@@ -273,8 +273,12 @@ impl Parts {
         let (fetcher, inbox) = (self.fetcher.clone(), self.inbox.clone());
         let (cache, before, trouble) = (self.cache.clone(), self.written_at_start, self.disk_trouble.clone());
         tokio::task::spawn_local(async move {
-            loop {
+            for turn in 0_u32.. {
                 jukebox_board::rt::trim();
+                // Soon after the start, and then now and again.
+                if turn % 10 == 3 {
+                    jukebox_board::rt::forget_program();
+                }
                 let (unix, synced) = clock::now(fetcher.office_date());
                 let _ = inbox.send(News::Input(Input::Clock { unix, synced })).await;
                 let vitals = vitals(&fetcher, &cache, before, trouble.get());
