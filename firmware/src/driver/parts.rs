@@ -276,7 +276,7 @@ impl Parts {
             for turn in 0_u32.. {
                 jukebox_board::rt::trim();
                 // Soon after the start, and then now and again.
-                if turn % 10 == 3 {
+                if turn % 10 == 1 {
                     jukebox_board::rt::forget_program();
                 }
                 let (unix, synced) = clock::now(fetcher.office_date());
