@@ -202,6 +202,61 @@ fn verify_finds_every_kind_of_damage() {
 }
 
 #[test]
+fn playlists_are_in_the_root_and_follow_their_tracks() {
+    let place = Place::new();
+    ten(&place);
+    fs::create_dir(place.music("Bars")).unwrap();
+    fs::copy(place.music("4.flac"), place.music("Bars/twice.flac")).unwrap();
+    let list = "\u{feff}#EXTM3U\r\n#PLAYLIST:Friday  night\r\n#EXTINF:2,x\r\n../3.mp3\r\n../gone.mp3\r\ntwice.flac\r\n\
+        D:\\Music\\0.FLAC\r\n../3.mp3\r\nhttps://radio.example/live\r\n";
+    fs::write(place.music("Bars/Friday (1).m3u8"), list).unwrap();
+    fs::write(place.music("all.m3u"), (0..10).map(|n| format!("{n}.{}\n", ["flac", "mp3"][n % 2])).collect::<String>())
+        .unwrap();
+    fs::write(place.music("all.m3u8"), "1.mp3\n").unwrap();
+    fs::write(place.music("none.m3u8"), "nothing.mp3\n").unwrap();
+    fs::write(place.music("empty.m3u8"), "#EXTM3U\n").unwrap();
+    fs::write(place.music("huge.m3u8"), vec![b'\n'; 5 << 20]).unwrap();
+    fs::write(place.music("noise.m3u8"), (0..60_000u32).map(|n| (n * n / 8) as u8).collect::<Vec<_>>()).unwrap();
+    let summary = place.publish();
+    assert_eq!((summary.tracks, summary.playlists), (10, 2), "{summary:?}");
+    let said = publish::report(&summary, &place.options());
+    let friday = "Bars/Friday (1).m3u8 has 2 of 6 entries that are not in the library: ../gone.mp3, https://radio.example/live\n";
+    assert!(said.contains(friday), "{said}");
+    assert!(said.contains("all.m3u8 would be called `all`, as all.m3u is: rename one of them\n"), "{said}");
+    assert!(said.contains("none.m3u8 has no entry in the library: nothing.mp3\n"), "{said}");
+    assert!(
+        said.contains("empty.m3u8 is an empty playlist") && said.contains("huge.m3u8 is longer than 4 MiB"),
+        "{said}"
+    );
+    assert_eq!(summary.unusable.len(), 5, "{said}");
+    let library = place.library();
+    let root = library.root();
+    let refs: Vec<_> = root.playlists.iter().map(|p| (p.id.as_str(), p.name.as_str(), p.tracks)).collect();
+    assert_eq!(refs, [("bars-friday-1", "Friday night", 4), ("all", "all", 10)]);
+    let tracks = |n: usize| {
+        let bytes = library.object(&library.root().playlists[n].object);
+        assert_eq!(bytes.len() as u32, library.root().playlists[n].size);
+        Playlist::parse(&bytes).unwrap().tracks
+    };
+    let record = |title: &str| {
+        let row = library.rows().into_iter().find(|r| r.title == title).unwrap();
+        PlaylistTrack { id: row.id, record: row.record }
+    };
+    assert_eq!(tracks(0), ["Track 3", "Track 4", "Track 0", "Track 3"].map(record));
+    is_whole(&library.0);
+
+    // Nothing new: the root stays. New tags: the playlist names the new record. Gone: so is the playlist, not its object.
+    assert!(!place.publish().changed);
+    common::tool("metaflac", &["--remove-tag=TITLE", "--set-tag=TITLE=Other", text(&place.music("0.flac"))]);
+    place.publish();
+    assert_eq!(tracks(0)[2], record("Other"));
+    fs::remove_file(place.music("Bars/Friday (1).m3u8")).unwrap();
+    let gone = place.publish();
+    assert!(gone.changed && gone.missing == 1 && library.root().playlists.len() == 1, "{gone:?}");
+    is_whole(&library.0);
+}
+
+#[test]
 fn anything_can_be_shown() {
     let place = Place::new();
     wav(&place.at("source.wav"), 3.0, 44_100, 1, 16, 9);

@@ -185,10 +185,38 @@ pub struct PageList {
 /// A playlist as the root names it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlaylistRef {
-    /// Its name.
+    /// What commands and configurations call it, at most [`MAX_PLAYLIST_ID`] bytes: see [`playlist_id`]. No two are equal.
+    pub id: String,
+    /// Its name, for people.
     pub name: String,
     /// A [`Playlist`].
     pub object: Digest,
+    /// Its stored size, in bytes.
+    pub size: u32,
+    /// Its tracks.
+    pub tracks: u32,
+}
+
+/// Longest [`playlist_id`], in bytes.
+pub const MAX_PLAYLIST_ID: usize = 64;
+
+/// The id of the playlist that lies at `path` within the music folder, which is without its ending: `Bars/Friday night!` is
+/// `bars-friday-night`. Letters and digits of any script stay, in lower case; a run of all else is a hyphen. It hangs on
+/// the path alone, so that no other playlist changes it.
+pub fn playlist_id(path: &str) -> String {
+    let mut id = String::new();
+    for c in path.chars().flat_map(char::to_lowercase) {
+        if id.len() + c.len_utf8() > MAX_PLAYLIST_ID {
+            break;
+        }
+        if c.is_alphanumeric() {
+            id.push(c);
+        } else if !id.is_empty() && !id.ends_with('-') {
+            id.push('-');
+        }
+    }
+    id.truncate(id.trim_end_matches('-').len());
+    id
 }
 
 /// A saved list of tracks, CBOR.
@@ -535,6 +563,8 @@ impl Root {
         let root: Self = serde_json::from_slice(bytes).map_err(shape)?;
         check(root.library.len() == 32, "library", "should be 32 hex digits")?;
         check(root.depth <= 1, "depth", "should be 0 or 1")?;
+        let named = |p: &PlaylistRef| (1..=MAX_PLAYLIST_ID).contains(&p.id.len());
+        check(root.playlists.iter().all(named), "playlists", "an id should be 1 to 64 bytes long")?;
         Ok(root)
     }
 
@@ -654,6 +684,15 @@ mod tests {
         assert_eq!(t.to_string(), "7777777777777777");
         assert_eq!(t.to_string().parse(), Ok(t));
         assert!("abc".parse::<TrackId>().is_err() && "18".repeat(8).parse::<TrackId>().is_err());
+    }
+
+    #[test]
+    fn playlists_are_called_by_their_path() {
+        assert_eq!(playlist_id("Friday"), "friday");
+        assert_eq!(playlist_id("Bars & Co/ Friday night (2)!"), "bars-co-friday-night-2");
+        assert_eq!(playlist_id("Fête/Ünder"), "fête-ünder");
+        assert_eq!(playlist_id("--- !"), "");
+        assert!(playlist_id(&"ä b".repeat(60)).len() <= MAX_PLAYLIST_ID);
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub struct Catalogue {
     pub total_ms: u64,
     /// Files whose sound is that of another file, and that file.
     pub duplicates: Vec<(PathBuf, PathBuf)>,
+    /// The record of each track.
+    pub records: HashMap<TrackId, Digest>,
 }
 
 /// How popular tracks are: by path within the music folder, or by id.
@@ -90,6 +92,7 @@ pub fn build(files: &[(&Path, &Analysed)], popularity: &Popularity, store: &Stor
             popularity: popular.copied().unwrap_or(0),
             record: store.put(&encode(&record))?,
         };
+        catalogue.records.insert(row.id, row.record);
         catalogue.tracks += 1;
         catalogue.total_ms += row.duration_ms;
         rows.push((record.disc, record.number, row));

@@ -11,6 +11,7 @@ mod cut;
 mod encode;
 mod measure;
 mod memory;
+mod playlists;
 mod scan;
 mod source;
 mod tags;
@@ -26,7 +27,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use jukebox_core::library::{Digest, FORMAT, FormatError, Root};
+use jukebox_core::library::{Digest, FORMAT, FormatError, PlaylistRef, Root};
 use jukebox_core::time::UnixMs;
 use rayon::prelude::*;
 
@@ -135,6 +136,10 @@ pub struct Summary {
     pub unusable: Vec<(PathBuf, String)>,
     /// What people should know of files that are used, and of the popularity file.
     pub notes: Vec<(PathBuf, String)>,
+    /// Playlists in the library.
+    pub playlists: u64,
+    /// Entries of playlists that are not in the library.
+    pub missing: u64,
     /// Files whose sound is that of another file, and that file, which is used.
     pub duplicates: Vec<(PathBuf, PathBuf)>,
     /// Catalogue pages, and how many of them the root before did not name.
@@ -175,8 +180,14 @@ pub fn report(s: &Summary, options: &Options) -> String {
     let (h, min) = (s.total_ms / 3_600_000, s.total_ms / 60_000 % 60);
     let mut done =
         format!("{} tracks, {h} h {min:02} min; {} files worked on, {} unchanged", s.tracks, s.worked, s.unchanged);
-    for (n, what) in [(s.removed, "gone"), (s.unusable.len() as u64, "not used"), (s.duplicates.len() as u64, "twice")]
-    {
+    let counts = [
+        (s.removed, "gone"),
+        (s.unusable.len() as u64, "not used"),
+        (s.duplicates.len() as u64, "twice"),
+        (s.playlists, "playlists"),
+        (s.missing, "entries of playlists not in the library"),
+    ];
+    for (n, what) in counts {
         if n > 0 {
             done += &format!(", {n} {what}");
         }
@@ -231,7 +242,12 @@ pub fn publish(options: &Options) -> Result<Summary, PublishError> {
     summary.tracks = built.tracks;
     summary.total_ms = built.total_ms;
     summary.duplicates.clone_from(&built.duplicates);
-    let root = commit(old, built, &store, &mut summary).map_err(disk)?;
+    let lists = playlists::build(&found.playlists, &options.music, &tracks, &built.records, &store).map_err(disk)?;
+    summary.playlists = lists.refs.len() as u64;
+    summary.missing = lists.missing;
+    summary.unusable.extend(lists.unusable);
+    summary.notes.extend(lists.notes);
+    let root = commit(old, built, lists.refs, &store, &mut summary).map_err(disk)?;
     summary.revision = root.revision;
     summary.written = store.written();
     summary.swept = sweep(&root, options.keep_days, &store).map_err(disk)?;
@@ -354,10 +370,18 @@ fn bar(fresh: &[&Source]) -> ProgressBar {
 }
 
 /// Makes the root, unless it would say what the one before says.
-fn commit(old: Option<Root>, built: Catalogue, store: &Store, summary: &mut Summary) -> io::Result<Root> {
+fn commit(
+    old: Option<Root>,
+    built: Catalogue,
+    playlists: Vec<PlaylistRef>,
+    store: &Store,
+    summary: &mut Summary,
+) -> io::Result<Root> {
     let before: HashSet<Digest> = old.iter().flat_map(|r| &r.pages).map(|p| p.object).collect();
     summary.pages = (built.pages.len(), built.pages.iter().filter(|p| !before.contains(&p.object)).count());
-    let same = old.as_ref().is_some_and(|r| r.pages == built.pages && r.depth == built.depth && r.format == FORMAT);
+    let same = old.as_ref().is_some_and(|r| {
+        r.pages == built.pages && r.depth == built.depth && r.playlists == playlists && r.format == FORMAT
+    });
     if let (true, Some(old)) = (same, &old) {
         return Ok(old.clone());
     }
@@ -377,7 +401,7 @@ fn commit(old: Option<Root>, built: Catalogue, store: &Store, summary: &mut Summ
         },
         pages: built.pages,
         depth: built.depth,
-        playlists: old.map(|r| r.playlists).unwrap_or_default(),
+        playlists,
         signatures: Vec::new(),
     };
     let bytes = root.to_bytes();

@@ -33,6 +33,8 @@ pub struct Stamp {
 pub struct Found {
     /// Files to work on, sorted by path.
     pub sources: Vec<Source>,
+    /// Playlists within the music folder, sorted by path.
+    pub playlists: Vec<PathBuf>,
     /// Folders and files that could not be looked at, and why.
     pub unreadable: Vec<(PathBuf, String)>,
 }
@@ -42,6 +44,9 @@ const MUSIC: &[&str] = &[
     "flac", "mp3", "wav", "wave", "aif", "aiff", "aifc", "ogg", "oga", "opus", "m4a", "m4b", "mp4", "aac", "alac",
     "wma", "ape", "wv", "mpc", "tta", "dsf", "dff", "mka", "mp2", "mp1", "spx", "ac3", "dts", "caf", "au", "ra",
 ];
+
+/// Extensions of playlists.
+const PLAYLISTS: &[&str] = &["m3u8", "m3u"];
 
 /// Looks through `music`, but not into `library` should it lie within.
 pub fn scan(music: &Path, library: &Path) -> io::Result<Found> {
@@ -57,6 +62,7 @@ pub fn scan(music: &Path, library: &Path) -> io::Result<Found> {
         }
     }
     found.sources.sort_by(|a, b| a.path.cmp(&b.path));
+    found.playlists.sort();
     found.unreadable.sort();
     Ok(found)
 }
@@ -84,21 +90,24 @@ fn look(
         let path = folder.join(&name);
         match fs::metadata(music.join(&path)) {
             Ok(m) if m.is_dir() => folders.push(path),
-            Ok(m) if m.is_file() && is_music(&path) => {
+            Ok(m) if m.is_file() && is_one_of(&path, PLAYLISTS) => found.playlists.push(path),
+            Ok(m) if m.is_file() && is_one_of(&path, MUSIC) => {
                 let mtime_ns = m.mtime().saturating_mul(1_000_000_000).saturating_add(m.mtime_nsec());
                 found.sources.push(Source { path, stamp: Stamp { size: m.size(), mtime_ns } });
             }
             Ok(_) => {}
-            Err(e) if is_music(&path) => found.unreadable.push((path, e.to_string())),
+            Err(e) if is_one_of(&path, MUSIC) || is_one_of(&path, PLAYLISTS) => {
+                found.unreadable.push((path, e.to_string()))
+            }
             Err(_) => {}
         }
     }
     Ok(())
 }
 
-fn is_music(path: &Path) -> bool {
+fn is_one_of(path: &Path, extensions: &[&str]) -> bool {
     let extension = path.extension().and_then(OsStr::to_str).unwrap_or_default();
-    MUSIC.iter().any(|m| extension.eq_ignore_ascii_case(m))
+    extensions.iter().any(|m| extension.eq_ignore_ascii_case(m))
 }
 
 #[cfg(test)]
@@ -111,7 +120,7 @@ mod tests {
         let at = |p: &str| dir.path().join(p);
         fs::create_dir_all(at("a/b")).unwrap();
         fs::create_dir_all(at("library/o")).unwrap();
-        for f in ["a/b/2.FLAC", "a/1.mp3", "a/cover.jpg", "a/._1.mp3", "library/o/x.mp3"] {
+        for f in ["a/b/2.FLAC", "a/1.mp3", "a/cover.jpg", "a/._1.mp3", "a/b/Mix.M3U8", "library/o/x.mp3"] {
             fs::write(at(f), f).unwrap();
         }
         std::os::unix::fs::symlink(at("a"), at("a/b/loop")).unwrap();
@@ -120,6 +129,7 @@ mod tests {
         let paths: Vec<_> = found.sources.iter().map(|s| s.path.to_str().unwrap()).collect();
         assert_eq!(paths, ["a/1.mp3", "a/b/2.FLAC"]);
         assert_eq!(found.sources[0].stamp.size, 7);
+        assert_eq!(found.playlists, [Path::new("a/b/Mix.M3U8")]);
         assert_eq!(found.unreadable.len(), 1);
         assert!(scan(&at("nothing"), &at("library")).is_err());
     }

@@ -97,7 +97,7 @@ impl Tags {
 }
 
 /// Without control characters, runs of blanks and all beyond [`MAX_TEXT`].
-fn tidy(text: &str) -> String {
+pub fn tidy(text: &str) -> String {
     let mut out = String::new();
     for word in text.split(|c: char| c.is_whitespace() || c.is_control() || c == '\u{feff}').filter(|w| !w.is_empty()) {
         let room = MAX_TEXT.saturating_sub(out.len() + usize::from(!out.is_empty()));
