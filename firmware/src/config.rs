@@ -17,6 +17,7 @@ use jukebox_core::library::Digest;
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::dial::Proxy;
 pub use explain::Spot;
 pub use tls::{provider, tls_config};
 
@@ -74,6 +75,9 @@ pub struct Office {
     pub ca: Option<PathBuf>,
     /// The same roots, written out.
     pub ca_pem: Option<String>,
+    /// What all connections go through; none: straight.
+    #[serde(default, deserialize_with = "proxy")]
+    pub proxy: Option<Proxy>,
     /// Allows `http://` and `mqtt://`.
     #[serde(default)]
     pub insecure: bool,
@@ -467,6 +471,11 @@ impl Config {
                 Some(m) if m.password.is_none() => format!("  broker   {} without a password", m.broker),
                 Some(m) => format!("  broker   {} as {}", m.broker, m.user),
             },
+            match &self.office.proxy {
+                None => "  proxy    none".into(),
+                Some(proxy) if proxy.has_login() => format!("  proxy    {proxy} with user and password"),
+                Some(proxy) => format!("  proxy    {proxy}"),
+            },
             format!("  state    {}, cache {}", self.store.state.display(), self.store.cache.display()),
             format!("  socket   {}", self.socket.path.display()),
             format!("  digest   {}", self.digest()),
@@ -477,6 +486,7 @@ impl Config {
             lines.push("  warning: `insecure = true`: whoever is on the way can listen and change things".into());
         }
         let secret_inside = self.mqtt.as_ref().is_some_and(|m| m.password.is_some() && m.password_file.is_none());
+        let secret_inside = secret_inside || self.office.proxy.as_ref().is_some_and(Proxy::has_login);
         if secret_inside && open_to_others(&self.path) {
             let file = self.path.display();
             lines.push(format!("  warning: others may read {file}, and it holds a password: chmod 600 {file}"));
@@ -518,6 +528,10 @@ fn id<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
     let fits =
         (1..=32).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     if fits { Ok(id) } else { Err(D::Error::custom("an id is 1 to 32 of the characters a-z, 0-9 and `-`")) }
+}
+
+fn proxy<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Proxy>, D::Error> {
+    String::deserialize(d)?.parse().map(Some).map_err(D::Error::custom)
 }
 
 fn within<'de, D, N, const LEAST: i64, const MOST: i64>(d: D) -> Result<N, D::Error>

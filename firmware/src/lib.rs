@@ -6,6 +6,7 @@ pub mod catalogue;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod dial;
 pub mod driver;
 pub mod fetch;
 pub mod mqtt;

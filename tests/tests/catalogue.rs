@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use jukebox::catalogue::{Catalogue, Known, RefreshError, Refreshed};
+use jukebox::dial::Dialer;
 use jukebox::fetch::{Fault, Fetcher};
 use jukebox::store::{Limits, Store};
 use jukebox_core::library::{CataloguePage, Digest, PageList, PageRef, Root, Row, TrackId, encode};
@@ -28,7 +29,7 @@ impl House {
         let library = dir.path().join("library");
         fs::create_dir(&library).unwrap();
         let origins = [library.to_str().unwrap().to_owned()];
-        let fetcher = Fetcher::new(&origins, None, false, store.objects(), drop).unwrap();
+        let fetcher = Fetcher::new(&origins, Dialer::new(None), None, false, store.objects(), drop).unwrap();
         Self { dir, _store: store, fetcher }
     }
 

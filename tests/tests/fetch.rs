@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
+use jukebox::dial::Dialer;
 use jukebox::fetch::{Fault, Fetcher, OriginError, OriginState, RootAnswer, Sample, TlsFault, Want};
 use jukebox::store::{Limits, ObjectError, Objects, Store};
 use jukebox_core::library::Digest;
@@ -58,7 +59,7 @@ impl Disk {
         let samples = Arc::<Mutex<Vec<Sample>>>::default();
         let (seen, origins) = (samples.clone(), origins.iter().map(|o| (*o).to_owned()).collect::<Vec<_>>());
         let sample = move |s| seen.lock().unwrap().push(s);
-        (Fetcher::new(&origins, tls, true, self.objects.clone(), sample).unwrap(), samples)
+        (Fetcher::new(&origins, Dialer::new(None), tls, true, self.objects.clone(), sample).unwrap(), samples)
     }
 }
 
@@ -546,6 +547,6 @@ async fn a_full_card_is_said_and_a_torn_file_is_fetched_again() {
 #[test]
 fn a_plain_connection_must_be_allowed() {
     let disk = Disk::new();
-    let plain = Fetcher::new(&["http://a".into()], None, false, disk.objects.clone(), drop);
+    let plain = Fetcher::new(&["http://a".into()], Dialer::new(None), None, false, disk.objects.clone(), drop);
     assert!(matches!(plain, Err(OriginError::Insecure(_))));
 }

@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use jukebox::dial::Dialer;
 use jukebox::fetch::{Fault, TlsFault};
 use jukebox::mqtt::{Command as Order, Down, Event, INBOX, Mqtt, Pace, ReplyTo, Settings};
 use rumqttc::mqttbytes::QoS;
@@ -81,7 +82,17 @@ impl Broker {
 
     fn settings(&self) -> Settings {
         let [host, site, player] = ["127.0.0.1", "hq", "lobby"].map(String::from);
-        Settings { host, port: self.port, tls: None, site, player, user: String::new(), password: String::new() }
+        let dialer = Dialer::new(None);
+        Settings {
+            host,
+            port: self.port,
+            dialer,
+            tls: None,
+            site,
+            player,
+            user: String::new(),
+            password: String::new(),
+        }
     }
 
     fn player(&self) -> Player {

@@ -19,9 +19,15 @@ pub enum Reason {
     Timeout,
     /// The office's certificate is not accepted.
     Tls,
+    /// The proxy cannot be reached.
+    Proxy,
+    /// The proxy refuses user or password (407).
+    ProxyLogin,
+    /// The proxy does not let us through, or does not get through itself.
+    ProxyNoWay,
     /// A login page of somebody else's answers (HTML, a redirect, 511).
     Portal,
-    /// The office answers with an error (5xx, 401, 403, 407, 429, 451).
+    /// The office answers with an error (5xx, 401, 403, 429, 451).
     Office,
     /// What the office sends is not what was asked for (a wrong range or digest).
     Lying,
@@ -65,12 +71,15 @@ pub enum Who {
 
 impl Reason {
     /// Every reason, for the documentation and its test.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::NoRoute,
         Self::Dns,
         Self::Refused,
         Self::Timeout,
         Self::Tls,
+        Self::Proxy,
+        Self::ProxyLogin,
+        Self::ProxyNoWay,
         Self::Portal,
         Self::Office,
         Self::Lying,
@@ -101,6 +110,23 @@ impl Reason {
                 "The office's certificate is not accepted.",
                 Wait,
                 Office,
+            ),
+            Self::Proxy => {
+                ("proxy", "The proxy cannot be reached", "The network's proxy cannot be reached.", Wait, Network)
+            }
+            Self::ProxyLogin => (
+                "proxy_login",
+                "The proxy refuses user or password",
+                "The network's proxy refuses user or password: see `proxy` in the configuration.",
+                Wait,
+                Player,
+            ),
+            Self::ProxyNoWay => (
+                "proxy_no_way",
+                "The proxy gives no way to the office",
+                "The network's proxy is there, but does not connect to the office.",
+                Wait,
+                Network,
             ),
             Self::Portal => (
                 "portal",

@@ -27,6 +27,7 @@ use crate::audio::{self, Audio, RateRule};
 use crate::catalogue::{self, Catalogue, Known, RefreshError, Refreshed};
 use crate::cli::RunArgs;
 use crate::config::{self, Config, Rate};
+use crate::dial::Dialer;
 use crate::fetch::{Fetcher, Meter, OriginState, Want};
 use crate::mqtt::Mqtt;
 use crate::socket::{self, Socket};
@@ -85,8 +86,15 @@ impl Parts {
         }
         let objects = store.objects();
         let tls = config::tls_config(config)?;
-        let fetcher =
-            Fetcher::new(&config.office.origins, tls.as_ref(), config.office.insecure, objects.clone(), |_| {})?;
+        let dialer = Dialer::new(config.office.proxy.clone());
+        let fetcher = Fetcher::new(
+            &config.office.origins,
+            dialer.clone(),
+            tls.as_ref(),
+            config.office.insecure,
+            objects.clone(),
+            |_| {},
+        )?;
 
         let tell = inbox.clone();
         let audio = Audio::start(
@@ -105,7 +113,7 @@ impl Parts {
         let known = saved.meta.as_ref().and_then(|m| m.library.clone());
         let known = known.map(|k| Known { library: k.id, revision: k.revision });
         let catalogue = Catalogue::open(&config.store.cache, known)?;
-        let mqtt = config.mqtt.as_ref().map(|m| start_mqtt(config, m, tls.clone(), &inbox)).transpose()?;
+        let mqtt = config.mqtt.as_ref().map(|m| start_mqtt(config, m, dialer, tls.clone(), &inbox)).transpose()?;
         let socket = listen(config, &inbox)?;
         let panel = start_panel(config, args, profile.as_ref())?;
         let keyboard = start_keyboard(config, &inbox)?;
@@ -389,6 +397,7 @@ fn settings(config: &Config, model: String) -> Settings {
 fn start_mqtt(
     config: &Config,
     m: &config::Mqtt,
+    dialer: Dialer,
     tls: Option<rustls::ClientConfig>,
     inbox: &mpsc::Sender<News>,
 ) -> anyhow::Result<Mqtt> {
@@ -396,6 +405,7 @@ fn start_mqtt(
     let settings = mqtt::Settings {
         host,
         port,
+        dialer,
         tls: tls.filter(|_| secure),
         site: config.office.site.clone(),
         player: config.office.player.clone(),

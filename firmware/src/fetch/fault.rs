@@ -5,6 +5,7 @@ use std::io;
 
 use jukebox_core::reason::{Action, Reason};
 
+use crate::dial::{NotResolved, ProxyFault};
 use crate::store::ObjectError;
 
 /// Why a download failed. Text is for logs; decisions look at the case.
@@ -28,6 +29,9 @@ pub enum Fault {
     /// The origin's certificate, or TLS itself.
     #[error("TLS: {0}")]
     Tls(TlsFault),
+    /// The proxy.
+    #[error("{0}")]
+    Proxy(ProxyFault),
     /// An answer that is not HTTP.
     #[error("not HTTP")]
     Protocol,
@@ -92,6 +96,9 @@ impl Fault {
             Self::Refused | Self::Reset => Reason::Refused,
             Self::Timeout => Reason::Timeout,
             Self::Tls(_) => Reason::Tls,
+            Self::Proxy(ProxyFault::Away) => Reason::Proxy,
+            Self::Proxy(ProxyFault::Login) => Reason::ProxyLogin,
+            Self::Proxy(ProxyFault::NoWay(_)) => Reason::ProxyNoWay,
             // 511: network authentication required (RFC 6585).
             Self::Status(511) | Self::Redirect | Self::Portal => Reason::Portal,
             Self::Status(_) | Self::Protocol | Self::NotMounted => Reason::Office,
@@ -113,11 +120,6 @@ impl Fault {
     }
 }
 
-/// A name that the resolver does not know; its own type, because an `io::Error` from there says nothing.
-#[derive(Debug, thiserror::Error)]
-#[error("not resolved: {0}")]
-pub(crate) struct NotResolved(pub(crate) io::Error);
-
 /// Finds the fault in an error and all that it was made from.
 pub(crate) fn classify(error: &(dyn StdError + 'static)) -> Fault {
     let mut next = Some(error);
@@ -133,6 +135,9 @@ pub(crate) fn classify(error: &(dyn StdError + 'static)) -> Fault {
 fn one(e: &(dyn StdError + 'static)) -> Option<Fault> {
     if e.is::<NotResolved>() {
         return Some(Fault::Dns);
+    }
+    if let Some(fault) = e.downcast_ref::<ProxyFault>() {
+        return Some(Fault::Proxy(*fault));
     }
     if let Some(e) = e.downcast_ref::<rustls::Error>() {
         return Some(Fault::Tls(tls(e)));
@@ -187,8 +192,8 @@ mod tests {
         let deep = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, expired));
         assert_eq!(classify(&deep), Fault::Tls(TlsFault::Expired));
         assert_eq!(classify(&io::Error::from(io::ErrorKind::ConnectionRefused)), Fault::Refused);
-        let unknown = NotResolved(io::Error::other("x"));
-        assert_eq!(classify(&io::Error::other(unknown)), Fault::Dns);
+        let refused = io::Error::other(io::Error::other(ProxyFault::Login));
+        assert_eq!(classify(&refused), Fault::Proxy(ProxyFault::Login));
         assert_eq!(classify(&io::Error::other("x")), Fault::Protocol);
     }
 
@@ -200,6 +205,8 @@ mod tests {
             Fault::Dns,
             Fault::Tls(TlsFault::Expired),
             Fault::Status(503),
+            Fault::Proxy(ProxyFault::Login),
+            Fault::Proxy(ProxyFault::NoWay(403)),
             Fault::Status(401),
             Fault::Portal,
             Fault::Redirect,

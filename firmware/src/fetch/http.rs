@@ -2,11 +2,8 @@
 //!
 //! HTTP/2 where ALPN offers it, with pings that tell a dead connection from a slow one. Redirects are never followed.
 
-use std::future::Future;
 use std::ops::Range;
-use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -15,20 +12,16 @@ use hyper::header::{self, HeaderMap, HeaderName};
 use hyper::{Method, Request, Response, StatusCode, Uri, body::Incoming};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tower_service::Service;
 
 use super::Meter;
-use super::fault::{Fault, NotResolved, classify};
+use super::fault::{Fault, classify};
+use crate::dial::Dialer;
 
 /// A ping when nothing came for this long while a request is under way.
 const PING_EVERY: Duration = Duration::from_secs(5);
 /// The connection is dead if a ping is not answered within this.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
-/// An attempt to connect that nobody waits for any more ends by itself.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Bytes in flight on one HTTP/2 stream; two streams use a connection.
 const WINDOW: u32 = 512 << 10;
 
@@ -36,10 +29,11 @@ pub(super) struct Http {
     /// Ends without a slash.
     base: String,
     tls: rustls::ClientConfig,
+    dialer: Dialer,
     client: Mutex<Caller>,
 }
 
-type Caller = Client<HttpsConnector<HttpConnector<Resolver>>, Empty<Bytes>>;
+type Caller = Client<HttpsConnector<Dialer>, Empty<Bytes>>;
 
 /// What is wanted of an origin.
 pub(super) struct Ask<'a> {
@@ -64,17 +58,17 @@ pub(super) struct Came {
 
 impl Http {
     /// `base` is an `http` or `https` URL.
-    pub(super) fn new(base: &Uri, tls: &rustls::ClientConfig) -> Self {
+    pub(super) fn new(base: &Uri, dialer: &Dialer, tls: &rustls::ClientConfig) -> Self {
         let mut tls = tls.clone();
         // The connector sets what it speaks, and insists on doing so.
         tls.alpn_protocols.clear();
-        let client = Mutex::new(client(&tls));
-        Self { base: base.to_string().trim_end_matches('/').into(), tls, client }
+        let client = Mutex::new(client(dialer, &tls));
+        Self { base: base.to_string().trim_end_matches('/').into(), tls, dialer: dialer.clone(), client }
     }
 
     /// Forgets all connections: requests that are under way end by themselves.
     pub(super) fn renew(&self) {
-        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client(&self.tls);
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client(&self.dialer, &self.tls);
     }
 
     /// One request; `came` is filled as it goes, for whoever gives up waiting.
@@ -107,16 +101,12 @@ impl Http {
     }
 }
 
-fn client(tls: &rustls::ClientConfig) -> Caller {
-    let mut tcp = HttpConnector::new_with_resolver(Resolver(GaiResolver::new()));
-    tcp.enforce_http(false);
-    tcp.set_nodelay(true);
-    tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+fn client(dialer: &Dialer, tls: &rustls::ClientConfig) -> Caller {
     let connector = HttpsConnectorBuilder::new()
         .with_tls_config(tls.clone())
         .https_or_http()
         .enable_all_versions()
-        .wrap_connector(tcp);
+        .wrap_connector(dialer.clone());
     Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
@@ -199,23 +189,4 @@ async fn body(mut body: Incoming, exact: Option<u64>, limit: u64, came: &mut Cam
         bytes.extend_from_slice(&data);
     }
     if exact.is_some_and(|e| e != came.bytes) { Err(Fault::WrongLength) } else { Ok(bytes.freeze()) }
-}
-
-/// The system's resolver, with an error that can be told from a refused connection.
-#[derive(Clone)]
-struct Resolver(GaiResolver);
-
-impl Service<Name> for Resolver {
-    type Response = <GaiResolver as Service<Name>>::Response;
-    type Error = NotResolved;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, NotResolved>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), NotResolved>> {
-        self.0.poll_ready(cx).map_err(NotResolved)
-    }
-
-    fn call(&mut self, name: Name) -> Self::Future {
-        let addresses = self.0.call(name);
-        Box::pin(async move { addresses.await.map_err(NotResolved) })
-    }
 }

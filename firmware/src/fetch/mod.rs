@@ -25,9 +25,10 @@ use jukebox_core::library::{Digest, MAX_OBJECT, MAX_SEGMENT, ROOT};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
+pub(crate) use fault::classify;
 pub use fault::{Fault, TlsFault};
-pub(crate) use fault::{NotResolved, classify};
 
+use crate::dial::Dialer;
 use crate::store::Objects;
 use folder::Folder;
 use http::{Ask, Came, Http};
@@ -166,6 +167,7 @@ pub struct Fetcher(Arc<Inner>);
 
 struct Inner {
     origins: Vec<Origin>,
+    dialer: Dialer,
     objects: Objects,
     sample: Box<dyn Fn(Sample) + Send + Sync>,
     segments: Semaphore,
@@ -200,14 +202,16 @@ impl Fetcher {
     /// each transfer, on the runtime's thread.
     pub fn new(
         origins: &[String],
+        dialer: Dialer,
         tls: Option<&rustls::ClientConfig>,
         insecure: bool,
         objects: Objects,
         sample: impl Fn(Sample) + Send + Sync + 'static,
     ) -> Result<Self, OriginError> {
-        let origins = origins.iter().map(|url| origin(url, tls, insecure)).collect::<Result<_, _>>()?;
+        let origins = origins.iter().map(|url| origin(url, &dialer, tls, insecure)).collect::<Result<_, _>>()?;
         Ok(Self(Arc::new(Inner {
             origins,
+            dialer,
             objects,
             sample: Box::new(sample),
             segments: Semaphore::new(SEGMENTS),
@@ -269,11 +273,12 @@ impl Fetcher {
         Ok(if came.not_modified { RootAnswer::Unchanged } else { RootAnswer::Changed { bytes, etag: came.etag } })
     }
 
-    /// Whether any origin can be reached: one TCP connect to each in turn until one takes it. Nothing is sent.
+    /// Whether any origin can be reached: one TCP connect (through the proxy, if there is one) to each in turn until one takes
+    /// it. Nothing is sent.
     pub async fn probe(&self, deadline: Duration) -> Result<(), Fault> {
         let mut last = Fault::Route;
         for origin in &self.0.origins {
-            let reached = timeout(deadline, origin.reach()).await.unwrap_or(Err(Fault::Timeout));
+            let reached = timeout(deadline, origin.reach(&self.0.dialer)).await.unwrap_or(Err(Fault::Timeout));
             match reached {
                 Ok(()) => return Ok(()),
                 Err(fault) => last = fault,
@@ -464,20 +469,12 @@ impl Inner {
 }
 
 impl Origin {
-    async fn reach(&self) -> Result<(), Fault> {
+    async fn reach(&self, dialer: &Dialer) -> Result<(), Fault> {
         match &self.door {
             Door::Http(_, uri) => {
                 let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
-                let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-                let addresses = tokio::net::lookup_host((host, port)).await.map_err(|_| Fault::Dns)?;
-                let mut last = Fault::Dns;
-                for address in addresses {
-                    match tokio::net::TcpStream::connect(address).await {
-                        Ok(_) => return Ok(()),
-                        Err(e) => last = fault::classify(&e),
-                    }
-                }
-                Err(last)
+                let dialled = dialer.dial(uri.host().unwrap_or_default(), port).await;
+                dialled.map(|_| ()).map_err(|e| classify(&e))
             }
             Door::Folder(folder) => folder.get(ROOT.into(), Some(0..1), 1).await.map(|_| ()),
         }
@@ -496,7 +493,12 @@ fn verdict(faults: &[Fault]) -> Fault {
     hope.or(worst).copied().unwrap_or(Fault::Route)
 }
 
-fn origin(url: &str, tls: Option<&rustls::ClientConfig>, insecure: bool) -> Result<Origin, OriginError> {
+fn origin(
+    url: &str,
+    dialer: &Dialer,
+    tls: Option<&rustls::ClientConfig>,
+    insecure: bool,
+) -> Result<Origin, OriginError> {
     let system = |e: &dyn std::fmt::Display| OriginError::System(url.into(), e.to_string());
     let made = |door| Ok(Origin { url: url.into(), door, health: Mutex::default() });
     let path = url.strip_prefix("file://").unwrap_or(url);
@@ -513,7 +515,7 @@ fn origin(url: &str, tls: Option<&rustls::ClientConfig>, insecure: bool) -> Resu
         (Some("http"), _) => distrustful().map_err(|e| system(&e))?,
         _ => return Err(form()),
     };
-    made(Door::Http(Box::new(Http::new(&uri, &tls)), uri))
+    made(Door::Http(Box::new(Http::new(&uri, dialer, &tls)), uri))
 }
 
 /// TLS that trusts nobody, for a client that never uses it.
@@ -541,7 +543,7 @@ mod tests {
     #[test]
     fn origins_are_checked_before_they_are_used() {
         let tls = distrustful().unwrap();
-        let form = |url, tls, insecure| origin(url, tls, insecure).map(|_| ());
+        let form = |url, tls, insecure| origin(url, &Dialer::new(None), tls, insecure).map(|_| ());
         assert!(matches!(form("http://a/", Some(&tls), false), Err(OriginError::Insecure(_))));
         assert!(matches!(form("https://a/", None, true), Err(OriginError::NoTls(_))));
         assert!(matches!(form("ftp://a/", None, true), Err(OriginError::Form(_))));

@@ -22,7 +22,7 @@ use tokio::time::{interval, timeout};
 
 use super::slate::{Next, Shared, Waiting};
 use super::{AckToken, Command, Down, Event, Pace, ReplyTo, Settings, random};
-use crate::fetch::{Fault, NotResolved, classify};
+use crate::fetch::{Fault, classify};
 
 /// Unacknowledged packets in each direction.
 const WINDOW: u16 = 16;
@@ -34,8 +34,6 @@ const MAX_PACKET: u32 = 64 << 10;
 const SESSION_S: u32 = 7 * 86_400;
 /// TCP, TLS and the broker's hello together; 3G needs more than the usual 5 s.
 const CONNECT_WITHIN: Duration = Duration::from_secs(30);
-/// One address of several, so that a dead IPv6 does not eat the time.
-const ADDRESS_WITHIN: Duration = Duration::from_secs(8);
 /// An acknowledgement that takes longer means that the connection is worth nothing.
 const ACK_WITHIN: Duration = Duration::from_secs(20);
 /// How often the ping to ourselves is sent until it is seen.
@@ -408,6 +406,7 @@ fn options(settings: &Settings, pace: Pace) -> MqttOptions {
     } else {
         o.set_credentials(user, settings.password.clone());
     }
+    let (dialer, host, port) = (settings.dialer.clone(), settings.host.clone(), settings.port);
     let late = LastWillProperties { delay_interval: Some(WILL_DELAY_S), ..no_properties() };
     let availability = format!("{}/availability", settings.prefix());
     o.set_keep_alive(pace.keep_alive_s)
@@ -421,7 +420,11 @@ fn options(settings: &Settings, pace: Pace) -> MqttOptions {
         .set_outgoing_inflight_upper_limit(WINDOW)
         .set_max_packet_size(Some(MAX_PACKET))
         .set_last_will(LastWill::new(availability, "offline", QoS::AtLeastOnce, true, Some(late)))
-        .set_socket_connector(|address, _| connect(address));
+        .set_socket_connector(move |_, _| {
+            // Not the address that the library makes of both: it has no brackets for IPv6.
+            let (dialer, host) = (dialer.clone(), host.clone());
+            async move { dialer.dial(&host, port).await }
+        });
     o
 }
 
@@ -435,22 +438,6 @@ fn no_properties() -> LastWillProperties {
         correlation_data: None,
         user_properties: Vec::new(),
     }
-}
-
-async fn connect(address: String) -> std::io::Result<tokio::net::TcpStream> {
-    let addresses = tokio::net::lookup_host(address).await.map_err(|e| std::io::Error::other(NotResolved(e)))?;
-    let mut last = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
-    for address in addresses {
-        match timeout(ADDRESS_WITHIN, tokio::net::TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => {
-                stream.set_nodelay(true)?;
-                return Ok(stream);
-            }
-            Ok(Err(e)) => last = e,
-            Err(_) => last = std::io::ErrorKind::TimedOut.into(),
-        }
-    }
-    Err(last)
 }
 
 /// Our half of a session that the broker kept. Without one the client would refuse to connect for ever; and ours is truly

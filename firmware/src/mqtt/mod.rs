@@ -19,6 +19,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
+use crate::dial::Dialer;
 use crate::fetch::Fault;
 use slate::Shared;
 pub use slate::{AckToken, ReplyTo};
@@ -40,6 +41,8 @@ pub struct Settings {
     pub host: String,
     /// Its port.
     pub port: u16,
+    /// How it is reached.
+    pub dialer: Dialer,
     /// What its certificate is checked with; none for a plain connection (whoever calls has checked that it is allowed).
     pub tls: Option<rustls::ClientConfig>,
     /// The site's id.
@@ -256,7 +259,8 @@ mod tests {
     fn the_password_is_not_shown() {
         let text = ["broker", "hq", "lobby", "lobby", "secret"].map(String::from);
         let [host, site, player, user, password] = text;
-        let settings = Settings { host, port: 8883, tls: None, site, player, user, password };
+        let dialer = Dialer::new(None);
+        let settings = Settings { host, port: 8883, dialer, tls: None, site, player, user, password };
         assert_eq!(format!("{settings:?}"), "broker:8883 as jukebox/1/hq/lobby");
     }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use jukebox::catalogue::{Catalogue, Refreshed};
+use jukebox::dial::Dialer;
 use jukebox::fetch::Fetcher;
 use jukebox::store::{Limits, Store};
 use jukebox_core::library::{CataloguePage, Digest, PageRef, Root, Row, TrackId, encode};
@@ -26,7 +27,8 @@ pub(super) fn catalogue(bench: &Bench) -> Vec<Figure> {
     let limits = Limits { cap_bytes: 1 << 30, floor_bytes: 0 };
     let (store, _) = Store::open(&folder.path().join("state"), &cache, limits, drop).unwrap_or_else(|e| panic!("{e}"));
     let origin = [library.display().to_string()];
-    let fetcher = Fetcher::new(&origin, None, false, store.objects(), drop).unwrap_or_else(|e| panic!("{e}"));
+    let fetcher =
+        Fetcher::new(&origin, Dialer::new(None), None, false, store.objects(), drop).unwrap_or_else(|e| panic!("{e}"));
     let catalogue = Catalogue::open(&cache, None).unwrap_or_else(|e| panic!("{e}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.unwrap_or_else(|e| panic!("no runtime: {e}"));

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::mqtt::Account;
 use super::tls::Ca;
-use super::{Process, SOON, free_port, run, until, write};
+use super::{Process, SOON, free_port, loopbacks, run, until, write};
 
 /// Password of every account of the rig.
 pub const PASSWORD: &str = "rig-secret";
@@ -45,6 +45,7 @@ impl Broker {
         let tls = ca.map_or(String::new(), |ca| {
             format!("certfile {}\nkeyfile {}\n", ca.certificate.display(), ca.key.display())
         });
+        let listeners: String = loopbacks().map(|ip| format!("listener {port} {ip}\n{tls}")).collect();
         // As root it would become `mosquitto`, who may not read a test's folder.
         let config = folder.join("mosquitto.conf");
         write(
@@ -52,7 +53,7 @@ impl Broker {
             format!(
                 "user root\nallow_anonymous false\npassword_file {}\nacl_file {}\npersistence true\n\
                  persistence_location {at}/\nautosave_interval 1\nmax_packet_size 262144\nset_tcp_nodelay true\n\
-                 log_dest stderr\nlog_type all\nlistener {port} 127.0.0.1\n{tls}",
+                 log_dest stderr\nlog_type all\n{listeners}",
                 passwords.display(),
                 rules.display()
             ),

@@ -55,7 +55,11 @@ impl House {
         let ca = Ca::new(folder.path());
         let web = Web::start(&web, &library, Some(&ca));
         let broker = Broker::start(&broker, "hq", &["lobby"], Some(&ca));
-        let setup = Setup { origins: vec![web.url()], ca: Some(ca.ca.clone()), broker: Some(broker.url()), ..setup };
+        let setup = {
+            let named = |url: String| url.replace("127.0.0.1", &setup.host);
+            let (origins, broker) = (vec![named(web.url())], Some(named(broker.url())));
+            Setup { origins, ca: Some(ca.ca.clone()), broker, ..setup }
+        };
         let player = Player::start(&folder.path().join("player"), setup);
         let house = Self { player, web, broker, library, folder };
         house.ears().wait("the player is online", |m| m.topic.ends_with("/availability") && m.payload == "online");

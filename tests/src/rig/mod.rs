@@ -12,11 +12,12 @@ pub mod notify;
 pub mod office;
 pub mod player;
 pub mod process;
+pub mod proxy;
 pub mod recording;
 pub mod tls;
 pub mod web;
 
-use std::net::TcpListener;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -41,6 +42,12 @@ pub fn folder() -> tempfile::TempDir {
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap_or_else(|e| panic!("no free port: {e}"));
     listener.local_addr().map(|a| a.port()).unwrap_or_else(|e| panic!("no free port: {e}"))
+}
+
+/// The machine's own addresses that servers listen on: 127.0.0.1, and ::1 where there is IPv6.
+pub fn loopbacks() -> impl Iterator<Item = IpAddr> {
+    let all = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+    all.into_iter().filter(|ip| TcpListener::bind((*ip, 0)).is_ok())
 }
 
 /// Path of a built program of this workspace (`jukebox` or `jukebox-office`), built first where it is not up to date.

@@ -15,12 +15,18 @@ use super::{Process, SOON, program, run, write};
 pub struct Setup {
     /// The player's id; the site is `hq`.
     pub player: String,
+    /// What it calls the office's machine, where the rig chooses the URLs.
+    pub host: String,
+    /// The `/etc/hosts` that it sees, in a mount namespace of its own; none: the machine's.
+    pub hosts: Option<String>,
     /// Folders or URLs.
     pub origins: Vec<String>,
     /// The CA of origins and broker; without it plain connections are allowed.
     pub ca: Option<PathBuf>,
     /// URL of the broker; its password is the rig's.
     pub broker: Option<String>,
+    /// Lines for `[office]`, beside these.
+    pub office: String,
     /// Lines for `[output]`, beside the recording.
     pub output: String,
     /// Lines for `[board]`.
@@ -33,9 +39,12 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             player: "lobby".into(),
+            host: "127.0.0.1".into(),
+            hosts: None,
             origins: Vec::new(),
             ca: None,
             broker: None,
+            office: String::new(),
             output: "first_volume = 100\n".into(),
             board: "panel = \"none\"\nbuttons = \"none\"\n".into(),
             watchdog: None,
@@ -134,6 +143,13 @@ impl Player {
         write(&config, text(folder, setup, &recording(folder, start)));
         let notify = Notify::new(&folder.join("notify"));
         let mut command = Command::new(program("jukebox"));
+        if let Some(hosts) = &setup.hosts {
+            let file = folder.join("hosts");
+            write(&file, hosts);
+            command = Command::new("unshare");
+            command.args(["--map-root-user", "--mount", "sh", "-c"]);
+            command.arg("mount --bind \"$0\" /etc/hosts && exec \"$@\"").arg(file).arg(program("jukebox"));
+        }
         command.args(["run", "--config"]).arg(&config).env("JUKEBOX_LOG", "debug,rustls=info,hyper=info,h2=info");
         notify.tell(&mut command, setup.watchdog);
         let process = Process::start(&setup.player, &mut command);
@@ -147,7 +163,7 @@ fn recording(folder: &Path, start: u32) -> PathBuf {
 }
 
 fn text(folder: &Path, setup: &Setup, recording: &Path) -> String {
-    let Setup { player, origins, ca, broker, output, board, .. } = setup;
+    let Setup { player, origins, ca, broker, office, output, board, .. } = setup;
     let (at, record) = (folder.display(), recording.display());
     let trust = match ca {
         Some(ca) => format!("ca = \"{}\"", ca.display()),
@@ -156,7 +172,7 @@ fn text(folder: &Path, setup: &Setup, recording: &Path) -> String {
     let mqtt =
         broker.as_ref().map_or(String::new(), |url| format!("[mqtt]\nbroker = \"{url}\"\npassword = \"{PASSWORD}\"\n"));
     format!(
-        "[office]\nsite = \"hq\"\nplayer = \"{player}\"\norigins = {origins:?}\n{trust}\n\
+        "[office]\nsite = \"hq\"\nplayer = \"{player}\"\norigins = {origins:?}\n{trust}\n{office}\n\
          [output]\nrecord = \"{record}\"\n{output}\n[board]\n{board}\n\
          [store]\nstate = \"{at}/state\"\ncache = \"{at}/cache\"\nsize_mb = 1000\nfloor_mb = 0\n\
          [socket]\npath = \"{at}/socket\"\n{mqtt}"

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use super::{run, write};
 
-/// A CA and one server certificate for `localhost` and 127.0.0.1, as PEM files.
+/// A CA and one server certificate for `localhost`, `office.rig`, 127.0.0.1 and ::1, as PEM files.
 pub struct Ca {
     /// The root that clients are given.
     pub ca: PathBuf,
@@ -29,7 +29,10 @@ impl Ca {
              -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign"
         ));
         openssl(&format!("req {NEW_KEY} -keyout server.key -out server.csr -subj /CN=localhost"));
-        write(&file("server.ext"), "subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth\n");
+        write(
+            &file("server.ext"),
+            "subjectAltName=DNS:localhost,DNS:office.rig,IP:127.0.0.1,IP:::1\nextendedKeyUsage=serverAuth\n",
+        );
         openssl(
             "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile server.ext -out server.pem",
         );

@@ -1,11 +1,11 @@
 //! A stock nginx that serves one folder: HTTP, or HTTPS with HTTP/2.
 
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::tls::Ca;
-use super::{Process, SOON, free_port, run, until, write};
+use super::{Process, SOON, free_port, loopbacks, run, until, write};
 
 /// A running nginx.
 pub struct Web {
@@ -23,15 +23,15 @@ impl Web {
     /// When nginx is missing, refuses the configuration, or does not come up.
     pub fn start(folder: &Path, library: &Path, ca: Option<&Ca>) -> Self {
         let port = free_port();
-        let listen = match ca {
-            None => format!("listen 127.0.0.1:{port};"),
-            Some(ca) => format!(
-                "listen 127.0.0.1:{port} ssl http2; ssl_certificate {}; ssl_certificate_key {};",
-                ca.certificate.display(),
-                ca.key.display()
+        let (how, tls) = match ca {
+            None => ("", String::new()),
+            Some(ca) => (
+                " ssl http2",
+                format!("ssl_certificate {}; ssl_certificate_key {};", ca.certificate.display(), ca.key.display()),
             ),
         };
-        let server = format!("server {{ {listen} root {}; }}", library.display());
+        let listen: String = loopbacks().map(|ip| format!("listen {}{how};", SocketAddr::new(ip, port))).collect();
+        let server = format!("server {{ {listen} {tls} root {}; }}", library.display());
         Self::with(folder, port, ca.is_some(), &server)
     }
 
@@ -71,6 +71,11 @@ impl Web {
     pub fn requests(&self) -> Vec<String> {
         let text = std::fs::read_to_string(self.folder.join("requests.log")).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
+    }
+
+    /// Sends a signal: `STOP` freezes it, `CONT` thaws it.
+    pub fn signal(&self, name: &str) {
+        self.process.signal(name);
     }
 
     /// Kills it: connections are cut.
