@@ -12,4 +12,5 @@ mod sound {
     mod races;
     mod rig;
     mod segments;
+    mod splices;
 }

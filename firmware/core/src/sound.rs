@@ -29,7 +29,8 @@ use crate::time::Frames;
 #[cbor(transparent)]
 pub struct EntryId(#[n(0)] pub u32);
 
-/// One segment to be decoded after the piece before it.
+/// One segment to be decoded after the piece before it. Of one entry, the next piece may be of another rendition: its
+/// segment is the one of the same number, and the two are cross-faded at that border.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Piece {
     /// Counts up over the life of the process.
@@ -47,7 +48,7 @@ pub struct Piece {
     pub from: u64,
     /// Gain of the track.
     pub gain: Gain,
-    /// Rate of the track's original, for `rate = "follow"`.
+    /// Rate of the track's original: for `rate = "follow"`, and at which positions are told.
     pub original_rate: u32,
     /// The rendition ends with this piece.
     pub last: bool,
@@ -94,7 +95,7 @@ pub struct Heard {
     pub generation: u32,
     /// Entry that is heard.
     pub entry: EntryId,
-    /// Playhead: audible frames of the entry's rendition that have left the DAC.
+    /// Playhead: audible frames that have left the DAC, counted by the clock of the track's original, whatever rendition plays.
     pub at: Frames,
     /// Whether the rendition's last frame has left the DAC and nothing followed.
     pub ended: bool,

@@ -5,10 +5,12 @@
 //! at the start and flushed out at the end.
 
 use audioadapter_buffers::direct::InterleavedSlice;
-use rubato::{Fft, FixedSync, Resampler};
+use rubato::{Fft, FixedSync, Resampler, WindowFunction};
 
-/// Frames taken at once: -136 dB at a delay of 160 frames (44.1 to 48 kHz).
+/// Frames taken at once, about.
 const BLOCK: usize = 1024;
+/// Frames of the input that the filter spans, at least: -136 dB at a delay of 160 frames (44.1 to 48 kHz).
+const SPAN: usize = 256;
 
 pub(crate) struct Converter {
     fft: Fft<f32>,
@@ -26,7 +28,14 @@ pub(crate) struct Converter {
 impl Converter {
     /// `None` if the rates have no common ground (neither does a DAC take such a rate).
     pub(crate) fn new(from: u32, to: u32) -> Option<Self> {
-        let fft = Fft::new(from as usize, to as usize, BLOCK, 2, FixedSync::Input).ok()?;
+        let (step, made) = (Self::step(from, to) as usize, Self::step(to, from) as usize);
+        // The delay is half of what a turn gives: of an odd number it would be half a frame off.
+        let steps = SPAN.div_ceil(step);
+        let span = (steps + steps * made % 2) * step;
+        let turns = (BLOCK / span).max(1);
+        let window = WindowFunction::BlackmanHarris2;
+        let sync = FixedSync::Input;
+        let fft = Fft::new_custom(from as usize, to as usize, turns * span, turns, 2, window, sync).ok()?;
         let (drop, made) = (fft.output_delay(), vec![0.0; fft.output_frames_max() * 2]);
         Some(Self { fft, from, to, gathered: Vec::with_capacity(BLOCK * 2), made, drop, taken: 0, given: 0 })
     }
@@ -42,6 +51,17 @@ impl Converter {
             (a, b) = (b, a % b);
         }
         (from / a) as u64
+    }
+
+    /// Frames of the output that lean on what is not there, at either end.
+    pub(crate) fn delay(&self) -> usize {
+        self.fft.output_delay()
+    }
+
+    /// 1 if the next frame taken lies nearer to the output frame before [`Converter::owed`] than to that one, else 0.
+    pub(crate) fn late(&self) -> u64 {
+        let past = self.taken * u64::from(self.to) % u64::from(self.from);
+        u64::from(past != 0 && past * 2 < u64::from(self.from))
     }
 
     /// Output frames still to come for what was taken.
@@ -133,5 +153,19 @@ mod tests {
     fn clocks_meet() {
         assert_eq!([Converter::step(44_100, 48_000), Converter::step(48_000, 44_100)], [147, 160]);
         assert_eq!(Converter::step(96_000, 48_000), 2);
+    }
+
+    #[test]
+    fn no_two_rates_are_half_a_frame_apart() {
+        for (from, to) in [(96_000, 44_100), (192_000, 44_100), (88_200, 48_000), (22_050, 48_000), (32_000, 44_100)] {
+            let (input, mut found) = (tone(from as usize, from.into(), 1_000.0), vec![]);
+            let mut c = Converter::new(from, to).unwrap();
+            c.put(&input, &mut found);
+            c.finish(&mut found);
+            let expected = tone(to as usize, to.into(), 1_000.0);
+            let off = found.iter().zip(&expected).skip(4_000).take(60_000).map(|(a, b)| (a - b).abs());
+            let worst = off.fold(0.0, f32::max);
+            assert!(worst < 1e-4, "{from} to {to}: {worst}");
+        }
     }
 }

@@ -3,6 +3,9 @@
 //! Packets go straight into the codec's decoder; nobody here knows a container. Trimming is done in this one place, in
 //! decoded frames, and never by the decoder. A packet that cannot be decoded becomes silence of its length, so that every
 //! later position stays right; where a segment's first frame is known to lie, the count is set right again.
+//!
+//! A segment's tail is decoded as well, for a cross-fade. It is copies of what comes next: if that follows, in the same
+//! rendition, its first packets are not decoded again.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock};
@@ -46,8 +49,10 @@ pub struct Block<'a> {
     pub frames: &'a [f32],
     /// Audible frame that it begins with.
     pub at: u64,
-    /// Nothing follows in this piece.
+    /// The body ends with it.
     pub last: bool,
+    /// It belongs to the tail: to be heard only if the next piece begins with other packets.
+    pub tail: bool,
 }
 
 /// Decodes pieces, one packet at a time.
@@ -60,6 +65,8 @@ pub struct Deck {
     next_packet: Option<u64>,
     /// Decoded frames up to there, as counted.
     counted: Option<u64>,
+    /// Packets and frames of the tail before there.
+    ahead: (u64, u64),
     piece: Option<Loaded>,
     /// Length of the packet before, in frames: what one that cannot be decoded stands for.
     usual: u64,
@@ -71,8 +78,14 @@ pub struct Deck {
 
 struct Loaded {
     bytes: Vec<u8>,
-    /// Start and end of the body's packets that are left, last first.
+    /// Start and end of the packets that are left, last first: the body's, then the tail's.
     left: Vec<(usize, usize)>,
+    /// How many of them are the tail's.
+    tail: usize,
+    /// The body's end was given.
+    ended: bool,
+    /// What the pre-roll's last packet decoded to, if it is to be heard.
+    lead: Option<Vec<f32>>,
     /// Decoded frames before the next packet.
     frame: u64,
     /// First and last (exclusive) audible frame wanted.
@@ -88,10 +101,11 @@ struct Loaded {
 
 impl Deck {
     /// Takes a segment, whose digest was checked. Returns whether it goes on, without a seam, from the piece before.
+    /// With a `lead` that begins before the body: the pre-roll's last packet is to be heard, for a cross-fade.
     ///
     /// # Errors
     /// The bytes are no segment, or no decoder takes the init.
-    pub fn load(&mut self, bytes: Vec<u8>, piece: &Piece) -> Result<bool, Undecodable> {
+    pub fn load(&mut self, bytes: Vec<u8>, piece: &Piece, lead: bool) -> Result<bool, Undecodable> {
         self.piece = None;
         if self.entry != Some(piece.entry) {
             self.entry = Some(piece.entry);
@@ -100,13 +114,16 @@ impl Deck {
         let segment = Segment::decode(&bytes).map_err(|_| Undecodable("the segment is malformed"))?;
         let rendition = &piece.rendition;
         let same = self.rendition.as_ref().is_some_and(|r| r.object == rendition.object);
-        let joined = same && self.decoder.is_some() && self.next_packet == Some(segment.first_packet);
-        let mut frame = segment.first_frame;
-        let mut gap = 0;
+        let (ahead, known) = std::mem::take(&mut self.ahead);
+        let follows = self.next_packet == Some(segment.first_packet + ahead) && ahead <= segment.body.len() as u64;
+        let joined = same && self.decoder.is_some() && follows;
+        let channels: usize = rendition.init.channels.clamp(1, 2).into();
+        let (mut frame, mut from) = (segment.first_frame, piece.from.min(rendition.frames));
+        let (mut gap, mut heard) = (0, None);
         if joined {
             // What was counted and what the library knows can differ only after packets that could not be decoded.
-            let counted = self.counted.unwrap_or(frame);
-            gap = frame.saturating_sub(counted).min(LONGEST_GAP);
+            frame += known;
+            gap = frame.saturating_sub(self.counted.unwrap_or(frame)).min(LONGEST_GAP);
             frame -= gap;
         } else {
             match &mut self.decoder {
@@ -115,30 +132,44 @@ impl Deck {
             }
             self.rendition = Some(rendition.clone());
             self.usual = rendition.init.longest_packet.into();
+            let mut chewed = Chewed::Bad;
             for packet in &segment.preroll {
                 // Errors are normal here: the reservoir is not full yet. A panic shows again in the body.
-                let _ = self.chew(packet);
+                chewed = self.chew(packet);
+            }
+            if let Chewed::Frames(n) = chewed
+                && lead
+                && from + rendition.delay <= frame
+            {
+                frame = frame.saturating_sub(n);
+                from = frame.saturating_sub(rendition.delay);
+                heard = Some(std::mem::take(&mut self.pcm));
             }
         }
-        self.next_packet = Some(segment.first_packet + segment.body.len() as u64);
+        let body = segment.body.len() as u64;
+        let tail = if piece.last { 0 } else { segment.tail.len() };
+        self.next_packet = Some(segment.first_packet + body + tail as u64);
         let lengths = segment.preroll.iter().chain(&segment.body).chain(&segment.tail).map(|p| p.len());
         let mut end = bytes.len() - lengths.sum::<usize>();
-        let mut ranges = Vec::with_capacity(segment.preroll.len() + segment.body.len());
-        for packet in segment.preroll.iter().chain(&segment.body) {
-            ranges.push((end, end + packet.len()));
+        let mut left = Vec::with_capacity(segment.preroll.len() + segment.body.len() + tail);
+        for packet in segment.preroll.iter().chain(&segment.body).chain(&segment.tail[..tail]) {
+            left.push((end, end + packet.len()));
             end += packet.len();
         }
-        let mut left = ranges.split_off(segment.preroll.len());
+        left.drain(..segment.preroll.len() + if joined { ahead as usize } else { 0 });
         left.reverse();
-        let total = left.len();
+        let total = left.len() - tail;
         self.piece = Some(Loaded {
             bytes,
             left,
+            tail,
+            ended: false,
+            lead: heard,
             frame,
-            from: piece.from.min(rendition.frames),
+            from,
             to: rendition.frames,
             delay: rendition.delay,
-            channels: rendition.init.channels.clamp(1, 2).into(),
+            channels,
             gap,
             good: false,
             total,
@@ -146,14 +177,13 @@ impl Deck {
         Ok(joined)
     }
 
-    /// Forgets what is loaded.
+    /// Forgets what is loaded, and where it was: what comes next begins afresh.
     pub fn unload(&mut self) {
-        if self.piece.take().is_some() {
-            self.next_packet = None;
-        }
+        self.piece = None;
+        self.next_packet = None;
     }
 
-    /// Whether a piece is loaded that is not at its end.
+    /// Whether a piece is loaded that is not at its end, or at that of its tail.
     pub const fn is_loaded(&self) -> bool {
         self.piece.is_some()
     }
@@ -164,11 +194,18 @@ impl Deck {
     /// The third panic of a decoder in one track, or a segment of which not one packet could be decoded.
     pub fn next_block(&mut self) -> Option<Result<Block<'_>, Undecodable>> {
         let mut p = self.piece.take()?;
-        let frames = if p.gap > 0 {
+        let mut tail = false;
+        let frames = if let Some(lead) = p.lead.take() {
+            self.pcm = lead;
+            (self.pcm.len() / p.channels) as u64
+        } else if p.gap > 0 {
             self.pcm.clear();
             self.pcm.resize(p.gap as usize * p.channels, 0.0);
             std::mem::take(&mut p.gap)
+        } else if p.left.len() == p.tail && !p.ended {
+            0 // all of the body was the tail before
         } else if let Some((start, end)) = p.left.pop() {
+            tail = p.left.len() < p.tail;
             let chewed = if self.decoder.is_some() { self.chew(&p.bytes[start..end]) } else { Chewed::Bad };
             match chewed {
                 Chewed::Frames(n) => {
@@ -190,7 +227,8 @@ impl Deck {
         } else {
             0
         };
-        let last = p.left.is_empty();
+        let last = p.left.len() == p.tail && !p.ended;
+        p.ended |= last;
         if last && !p.good && p.total > 0 && self.panics == 0 {
             return Some(Err(Undecodable("no packet of a segment could be decoded")));
         }
@@ -201,9 +239,12 @@ impl Deck {
         let at = first.saturating_sub(p.delay);
         p.frame += frames;
         self.counted = Some(p.frame);
+        if tail {
+            self.ahead = (self.ahead.0 + 1, self.ahead.1 + frames);
+        }
         let heard = &self.pcm[range];
         let channels = p.channels;
-        if !last {
+        if !p.left.is_empty() {
             self.piece = Some(p);
         }
         let frames = if channels == 2 {
@@ -213,7 +254,7 @@ impl Deck {
             self.stereo.extend(heard.iter().flat_map(|&x| [x, x]));
             &self.stereo
         };
-        Some(Ok(Block { frames, at, last }))
+        Some(Ok(Block { frames, at, last, tail }))
     }
 
     /// Decodes one packet into `pcm`, untrimmed.
@@ -337,7 +378,7 @@ pub(crate) mod tests {
     /// What comes of a piece whose decoder panics: frames of silence, or the end of the track.
     fn explode(deck: &mut Deck, seq: u64, entry: u32) -> Result<u64, Undecodable> {
         let (piece, bytes) = piece(seq, 0, entry);
-        deck.load(bytes, &piece)?;
+        deck.load(bytes, &piece, false)?;
         deck.decoder = deck.decoder.take().map(|d| Box::new(Bomb(d)) as Box<dyn AudioDecoder>);
         let mut frames = 0;
         while let Some(block) = deck.next_block() {

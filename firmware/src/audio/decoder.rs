@@ -11,6 +11,7 @@ use std::time::Duration;
 use jukebox_board::output::Content;
 use jukebox_core::library::Digest;
 use jukebox_core::sound::{EntryId, OutputState, PIECES_AHEAD, Piece, Report};
+use jukebox_core::time::Frames;
 
 use super::Settings;
 use super::deck::{Deck, content};
@@ -27,6 +28,17 @@ const ROOM: Duration = Duration::from_millis(250);
 /// Steps of waiting for the DAC to play the last frames.
 const DRAIN: Duration = Duration::from_millis(5);
 
+/// How a block follows what is before it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fresh {
+    /// A track after another; it may be converted together with that.
+    Track,
+    /// Elsewhere.
+    Jump,
+    /// The same track in another rendition.
+    Splice,
+}
+
 pub(crate) struct Decoder<Read, Tell> {
     inbox: Arc<Inbox>,
     shared: Shared,
@@ -37,8 +49,8 @@ pub(crate) struct Decoder<Read, Tell> {
     pieces: VecDeque<Piece>,
     /// What is in the deck, or was last.
     current: Option<Piece>,
-    /// The next block needs a marker; whether it may be converted together with what is before it.
-    fresh: Option<bool>,
+    /// The next block begins something.
+    fresh: Option<Fresh>,
     /// Frames to be left out, so that both clocks meet.
     leave_out: u64,
     factor: f32,
@@ -200,13 +212,17 @@ where
             (self.tell)(Report::Torn { seq, generation, entry, digest });
             return true;
         };
-        match self.deck.load(bytes, &piece) {
+        let object = piece.rendition.object;
+        let spliced = in_track && self.current.as_ref().is_some_and(|c| c.rendition.object != object);
+        let lead = spliced && self.line.feed.as_ref().is_some_and(Feed::wants_lead);
+        match self.deck.load(bytes, &piece, lead) {
             Ok(joined) => {
-                let seamless = joined && in_track;
-                if !seamless {
-                    // A track after another of its rate is converted with it; a jump is not.
-                    self.fresh = Some(!in_track && piece.from == 0);
-                }
+                self.fresh = match (in_track, joined) {
+                    _ if spliced => Some(Fresh::Splice),
+                    (true, true) => None,
+                    (false, _) if piece.from == 0 => Some(Fresh::Track),
+                    _ => Some(Fresh::Jump),
+                };
                 if let Some(feed) = &mut self.line.feed {
                     feed.begin_piece();
                 }
@@ -245,27 +261,29 @@ where
         let ends = block.last && piece.last;
         // What ends has begun, were it without a frame: nobody should wait for its end for ever.
         if (!frames.is_empty() || ends)
-            && let Some(joined) = self.fresh.take()
+            && let Some(fresh) = self.fresh.take()
         {
             let init = &piece.rendition.init;
             let content = if self.factor == 1.0 { content(init) } else { Content::Float };
-            let (generation, entry, rate) = (piece.generation, piece.entry, init.rate);
-            self.leave_out = feed.begin(Start { generation, entry, at: block.at, rate, content, joined });
+            let (generation, entry, rate, clock) = (piece.generation, piece.entry, init.rate, clock(piece));
+            let joined = fresh == Fresh::Track;
+            let start = Start { generation, entry, at: block.at, rate, clock, content, joined };
+            self.leave_out = if fresh == Fresh::Splice { feed.splice(start) } else { feed.begin(start) };
         }
         if !frames.is_empty() {
             let skip = self.leave_out.min((frames.len() / 2) as u64);
             self.leave_out -= skip;
             frames = &frames[skip as usize * 2..];
-            if self.factor == 1.0 {
-                feed.put(frames);
-            } else {
+            if self.factor != 1.0 {
                 self.gained.clear();
                 self.gained.extend(frames.iter().map(|x| x * self.factor));
-                feed.put(&self.gained);
+                frames = &self.gained;
             }
+            if block.tail { feed.put_tail(frames) } else { feed.put(frames) }
         }
         if ends {
-            feed.end(piece.rendition.frames);
+            let rendition = &piece.rendition;
+            feed.end(Frames::new(rendition.frames, rendition.init.rate).at_rate(clock(piece)).n);
         }
         if block.last {
             self.done = Some(piece.seq);
@@ -324,4 +342,9 @@ where
         };
         wait.clamp(DRAIN, WATCH)
     }
+}
+
+/// Rate at which positions in a track are told.
+fn clock(piece: &Piece) -> u32 {
+    if piece.original_rate == 0 { piece.rendition.init.rate } else { piece.original_rate }
 }

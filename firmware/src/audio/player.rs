@@ -52,7 +52,7 @@ impl Player {
         self.given = 0;
         if let Some(feed) = &mut self.line.feed {
             let entry = EntryId(self.entry);
-            feed.begin(Start { generation: 0, entry, at: 0, rate, content, joined: true });
+            feed.begin(Start { generation: 0, entry, at: 0, rate, clock: rate, content, joined: true });
         }
         Ok(())
     }

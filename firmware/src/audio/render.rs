@@ -31,9 +31,9 @@ pub(crate) struct Marker {
     pub(crate) kind: Kind,
     pub(crate) generation: u32,
     pub(crate) entry: EntryId,
-    /// Audible frame of the entry's rendition.
+    /// Audible frame of the track, by its original's clock.
     pub(crate) at: u64,
-    /// The rendition's rate.
+    /// The original's rate.
     pub(crate) rate: u32,
     pub(crate) content: Content,
 }

@@ -16,45 +16,25 @@ fn text(path: &Path) -> &str {
 
 /// A WAV with tones, noise and a beat, that no codec finds easy. `seed` makes them differ.
 pub fn wav(dir: &Path, name: &str, rate: u32, bits: u32, channels: u32, seconds: f64, seed: u32) -> PathBuf {
-    let path = dir.join(name);
+    synth(&dir.join(name), [rate, bits, channels], seconds, seed, &["pinknoise"])
+}
+
+/// The same without noise: nothing hides a click.
+pub fn tones(path: &Path, format: [u32; 3], seconds: f64, seed: u32) -> PathBuf {
+    synth(path, format, seconds, seed, &["sine", "97"])
+}
+
+/// `format`: rate, bits, channels.
+fn synth(path: &Path, format: [u32; 3], seconds: f64, seed: u32, more: &[&str]) -> PathBuf {
     let hz = (300 + 37 * seed).to_string();
     let up = format!("{}-{}", 400 + 11 * seed, 3_000 + 100 * seed);
-    let (rate, bits, channels, seconds) =
-        (rate.to_string(), bits.to_string(), channels.to_string(), seconds.to_string());
-    run(
-        "sox",
-        &[
-            "-R",
-            "-n",
-            "-r",
-            &rate,
-            "-b",
-            &bits,
-            "-c",
-            &channels,
-            text(&path),
-            "synth",
-            &seconds,
-            "sine",
-            &hz,
-            "synth",
-            &seconds,
-            "sine",
-            "mix",
-            &up,
-            "synth",
-            &seconds,
-            "pinknoise",
-            "mix",
-            "tremolo",
-            "3",
-            "60",
-            "gain",
-            "-n",
-            "-3",
-        ],
-    );
-    path
+    let [rate, bits, channels] = format.map(|n| n.to_string());
+    let seconds = &*seconds.to_string();
+    let form = ["-R", "-n", "-r", &rate, "-b", &bits, "-c", &channels, text(path)];
+    let tones = ["synth", seconds, "sine", &hz, "synth", seconds, "sine", "mix", &up, "synth", seconds];
+    let (third, mix) = more.split_at(1);
+    run("sox", &[&form[..], &tones, third, &["mix"], mix, &["tremolo", "3", "60", "gain", "-n", "-3"]].concat());
+    path.to_owned()
 }
 
 /// Codes a WAV as FLAC.

@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 
 use jukebox::audio::{Audio, Dac, Form, RateRule, Settings};
 use jukebox_board::output::Device;
-use jukebox_core::library::{Codec, Digest, Gain, Init, Rendition, RenditionName, SegmentRef};
+use jukebox_core::library::{
+    CataloguePage, Codec, Digest, Gain, IndexPage, Init, MAX_OBJECT, ROOT, Record, Rendition, RenditionName, Root,
+    SegmentRef,
+};
 use jukebox_core::segment::Segment;
 use jukebox_core::sound::{EntryId, Heard, Order, PIECES_AHEAD, Piece, Report};
 use symphonia::core::codecs::audio::well_known::{CODEC_ID_FLAC, CODEC_ID_MP3};
@@ -122,6 +125,21 @@ impl Packets {
 }
 
 impl Cut {
+    /// A rendition of the only track of a library.
+    pub fn published(library: &Path, name: RenditionName) -> Self {
+        let object = |d: &Digest| std::fs::read(library.join(d.path())).unwrap();
+        let root = Root::parse(&std::fs::read(library.join(ROOT)).unwrap()).unwrap();
+        let page = zstd::bulk::decompress(&object(&root.pages[0].object), MAX_OBJECT).unwrap();
+        let record = Record::parse(&object(&CataloguePage::parse(&page).unwrap().rows[0].record)).unwrap();
+        let rendition = record.rendition(name).unwrap().clone();
+        let pages = rendition.index.iter().map(|i| IndexPage::parse(&object(&i.object)).unwrap());
+        let refs: Vec<SegmentRef> = pages.flat_map(|p| p.segments().collect::<Vec<_>>()).collect();
+        let whole = object(&rendition.object);
+        let mut rest = &whole[..];
+        let segments = refs.into_iter().map(|s| (s, rest.split_off(..s.length as usize).unwrap().to_vec())).collect();
+        Self { rendition: Arc::new(rendition), segments }
+    }
+
     /// Its pieces from a segment on; numbered from `seq`.
     pub fn pieces(&self, entry: u32, first: usize, seq: u64, generation: u32) -> Vec<Piece> {
         let count = self.segments.len();

@@ -19,7 +19,7 @@ static ALLOCATOR: AllocDisabler = AllocDisabler;
 const RATE: u32 = 48_000;
 
 fn start(entry: u32, generation: u32, rate: u32) -> Start {
-    Start { generation, entry: EntryId(entry), at: 0, rate, content: Content::Integer(16), joined: true }
+    Start { generation, entry: EntryId(entry), at: 0, rate, clock: rate, content: Content::Integer(16), joined: true }
 }
 
 fn renderer(rise_ms: u32) -> (Feed, Renderer, Arc<Controls>) {
@@ -176,7 +176,7 @@ fn the_playhead_is_what_left_the_dac_and_ends_exactly() {
 fn a_ring_that_runs_dry_fades_counts_and_fades_in_again() {
     let (mut feed, mut renderer, controls) = renderer(0);
     feed.begin(start(1, 0, RATE));
-    feed.put(&[0.5; 2 * 1_000]);
+    feed.put(&[0.5; 2 * 1_480]); // the last 10 ms are kept back, for a cross-fade
     feed.pump(false);
     let mut device = Device::new(960);
     device.ask(&mut renderer);
