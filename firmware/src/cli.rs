@@ -30,6 +30,8 @@ const EXAMPLES: &str = "Examples:
   jukebox add waterloo abba        the best hit to the end of the queue
   jukebox search waterloo
   jukebox skip                     on to the next; 'skip 7' only if entry 7 plays
+  jukebox seek 1:30                or +10, -10 seconds
+  jukebox playlist friday --shuffle
   jukebox volume +5
   jukebox status
   jukebox play song.flac           try the sound device without an office";
@@ -49,11 +51,25 @@ enum What {
     /// Play or pause.
     Toggle,
     /// Stop: silence until somebody plays or adds.
-    Stop,
+    #[command(after_help = "Examples:\n  jukebox stop\n  jukebox stop after    when the track has ended")]
+    Stop {
+        /// Not now: when the track has ended.
+        when: Option<When>,
+    },
     /// On to the next entry; with a number only if that entry plays.
     Skip {
         /// The entry.
         entry: Option<u32>,
+    },
+    /// Back to the start of the track; in its first 3 s, to the track before it.
+    Previous,
+    /// Go elsewhere in the track.
+    #[command(after_help = "Examples:\n  jukebox seek 1:30    a minute and a half into the track\n  \
+        jukebox seek +10     ten seconds on; beyond the end is the next track\n  jukebox seek -1:00   a minute back")]
+    Seek {
+        /// 1:30, +10 or -10 (minutes and seconds, or seconds).
+        #[arg(allow_hyphen_values = true)]
+        to: String,
     },
     /// Set the volume: 35, +5 or -5.
     Volume {
@@ -72,8 +88,46 @@ enum What {
         /// The entry.
         entry: u32,
     },
+    /// Give an entry another place in the queue.
+    #[command(after_help = "Examples:\n  jukebox move 7 next   right after the current one\n  \
+        jukebox move 7 end\n  jukebox move 7 3      before entry 3")]
+    Move {
+        /// The entry.
+        entry: u32,
+        /// next, end, or the entry that it goes before.
+        place: String,
+    },
+    /// Take all entries but the current one out of the queue.
+    #[command(after_help = "Examples:\n  jukebox clear\n  jukebox clear --only-by user-17   what one person asked for")]
+    Clear {
+        /// Only what this person asked for.
+        #[arg(long, value_name = "WHO")]
+        only_by: Option<String>,
+    },
+    /// Put a playlist of the library into the queue.
+    #[command(after_help = "Examples:\n  jukebox playlist friday\n  \
+        jukebox playlist --shuffle --mode replace friday night")]
+    Playlist {
+        /// Behind all others, right after the current entry, or in place of the whole queue.
+        #[arg(long, value_enum, default_value_t = Mode::End)]
+        mode: Mode,
+        /// In an order of chance.
+        #[arg(long)]
+        shuffle: bool,
+        /// Its name.
+        #[arg(required = true)]
+        name: Vec<String>,
+    },
+    /// Show the playlists of the library.
+    Playlists,
     /// Show the queue.
     Queue,
+    /// Show what was played, the last first.
+    History {
+        /// At most so many plays, 1 to 200.
+        #[arg(default_value_t = 20)]
+        limit: u32,
+    },
     /// Show what plays.
     Now,
     /// Show how the player is.
@@ -94,6 +148,18 @@ enum What {
         /// Which shell.
         shell: clap_complete::Shell,
     },
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+enum When {
+    After,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+enum Mode {
+    End,
+    Next,
+    Replace,
 }
 
 #[derive(Args, Debug)]
@@ -151,26 +217,9 @@ impl Cli {
     }
 
     fn ask(&self, what: &What) -> anyhow::Result<()> {
-        let (verb, say) = match what {
-            What::Play(_) => ("play", String::new()),
-            What::Add(w) => ("add", w.words.join(" ")),
-            What::Search(w) => ("search", w.words.join(" ")),
-            What::Pause => ("pause", String::new()),
-            What::Toggle => ("toggle", String::new()),
-            What::Stop => ("stop", String::new()),
-            What::Skip { entry } => ("skip", entry.map(|e| e.to_string()).unwrap_or_default()),
-            What::Volume { percent } => ("volume", percent.clone()),
-            What::Mute { on } => ("mute", on.clone()),
-            What::Remove { entry } => ("remove", entry.to_string()),
-            What::Queue => ("queue", String::new()),
-            What::Now => ("now", String::new()),
-            What::Health => ("health", String::new()),
-            What::Ping => ("ping", String::new()),
-            What::Panel => ("panel", String::new()),
-            _ => ("status", String::new()),
-        };
-        let line = json!({"verb": verb, "say": say}).to_string();
-        let answer = socket::ask(&self.socket, &line).map_err(|e| self.unreachable(&e))?;
+        let line = question(what);
+        let verb = line["verb"].as_str().unwrap_or_default();
+        let answer = socket::ask(&self.socket, &line.to_string()).map_err(|e| self.unreachable(&e))?;
         if self.json {
             println!("{answer}");
         }
@@ -196,6 +245,40 @@ impl Cli {
     fn unreachable(&self, e: &std::io::Error) -> anyhow::Error {
         let fix = "is the player running? Its [socket] path can be given with --socket";
         anyhow::anyhow!("{}: {e}; {fix}", self.socket.display())
+    }
+}
+
+/// The line for the socket: the plain text of the contract, or its fields.
+fn question(what: &What) -> Value {
+    let say = |verb: &str, text: &str| json!({"verb": verb, "say": text});
+    match what {
+        What::Play(_) => say("play", ""),
+        What::Add(w) => say("add", &w.words.join(" ")),
+        What::Search(w) => say("search", &w.words.join(" ")),
+        What::Pause => say("pause", ""),
+        What::Toggle => say("toggle", ""),
+        What::Stop { when: None } => say("stop", ""),
+        What::Stop { when: Some(When::After) } => say("stop", "after"),
+        What::Skip { entry } => say("skip", &entry.map(|e| e.to_string()).unwrap_or_default()),
+        What::Previous => say("previous", ""),
+        What::Seek { to } => say("seek", to),
+        What::Volume { percent } => say("volume", percent),
+        What::Mute { on } => say("mute", on),
+        What::Remove { entry } => say("remove", &entry.to_string()),
+        What::Move { entry, place } => say("move", &format!("{entry} {place}")),
+        What::Clear { only_by } => json!({"verb": "clear", "only_by": only_by}),
+        What::Playlist { mode, shuffle, name } => {
+            let mode = format!("{mode:?}").to_lowercase();
+            json!({"verb": "playlist", "name": name.join(" "), "mode": mode, "shuffle": shuffle})
+        }
+        What::Playlists => say("playlists", ""),
+        What::Queue => say("queue", ""),
+        What::History { limit } => json!({"verb": "history", "limit": limit}),
+        What::Now => say("now", ""),
+        What::Health => say("health", ""),
+        What::Ping => say("ping", ""),
+        What::Panel => say("panel", ""),
+        _ => say("status", ""),
     }
 }
 
@@ -297,8 +380,41 @@ fn in_words(verb: &str, answer: &Value) -> String {
                 if track.is_null() { String::new() } else { format!("  {}  {at}/{}", song(track), clock_of(track)) };
             format!("{}{what}{reason}\n", text(&data["state"]))
         }
+        "seek" | "previous" => match data["entry"].as_u64() {
+            Some(entry) => format!("Entry {entry} at {}\n", clock(data["position_ms"].as_u64().unwrap_or(0))),
+            None => "Nothing plays\n".into(),
+        },
+        "move" => format!("Place {} in the queue\n", data["place"]),
+        "clear" => format!("{} out\n", entries(&data["removed"])),
+        "playlist" => {
+            let missing = match data["missing"].as_u64().unwrap_or(0) {
+                0 => String::new(),
+                n => format!(", {n} missing in the library"),
+            };
+            let full = match data["left_out"].as_u64().unwrap_or(0) {
+                0 => String::new(),
+                n => format!(", {n} left out: the queue is full"),
+            };
+            format!("{} added{missing}{full}\n", entries(&data["added"]))
+        }
+        "playlists" => {
+            let list = data["playlists"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let line =
+                |p: &Value| format!("{:>5}  {}  ({})\n", p["tracks"].to_string(), text(&p["id"]), text(&p["name"]));
+            if list.is_empty() { "The library has no playlists\n".into() } else { list.iter().map(line).collect() }
+        }
+        "history" => {
+            let list = data["plays"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let line = |p: &Value| {
+                let at = p["at"].as_str().and_then(|a| a.get(..16)).unwrap_or("").replace('T', " ");
+                let cut = if p["skipped"] == true { ", skipped" } else { "" };
+                format!("{at:16}  {}  {}  ({}{cut})\n", clock_of(p), song(p), text(&p["by"]))
+            };
+            if list.is_empty() { "Nothing was played\n".into() } else { list.iter().map(line).collect() }
+        }
         "volume" => format!("{} %\n", data["percent"]),
         "mute" => format!("mute {}\n", if data["on"] == true { "on" } else { "off" }),
+        "stop" if data["state"] != "stopped" => "Stops after this track\n".into(),
         "play" | "pause" | "toggle" | "stop" => format!("{}\n", text(&data["state"])),
         "skip" => match data["entry"].as_u64() {
             Some(entry) => format!("On to entry {entry}\n"),
@@ -309,6 +425,11 @@ fn in_words(verb: &str, answer: &Value) -> String {
         "status" | "panel" => format!("{}\n", text(&data["text"])),
         _ => serde_json::to_string_pretty(data).unwrap_or_default() + "\n",
     }
+}
+
+/// "1 entry", "12 entries".
+fn entries(n: &Value) -> String {
+    if n == 1 { "1 entry".into() } else { format!("{n} entries") }
 }
 
 fn clock_of(t: &Value) -> String {
@@ -327,7 +448,18 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
-        assert!(Cli::try_parse_from(["jukebox", "volume", "-5"]).is_ok());
+        let line = |args: &[&str]| question(&Cli::try_parse_from([&["jukebox"], args].concat()).unwrap().what);
+        let said = |verb, text| json!({"verb": verb, "say": text});
+        assert_eq!(line(&["volume", "-5"]), said("volume", "-5"));
+        assert_eq!(line(&["seek", "-1:00"]), said("seek", "-1:00"));
+        assert_eq!(line(&["move", "7", "next"]), said("move", "7 next"));
+        assert_eq!(line(&["stop", "after"]), said("stop", "after"));
+        let friday = json!({"verb": "playlist", "name": "friday night", "mode": "next", "shuffle": true});
+        assert_eq!(line(&["playlist", "friday", "night", "--mode", "next", "--shuffle"]), friday);
+        // Every verb of the contract has its command.
+        for verb in jukebox_core::command::Verb::ALL {
+            assert!(Cli::command().find_subcommand(verb.as_str()).is_some(), "{}", verb.as_str());
+        }
         assert!(Cli::try_parse_from(["jukebox", "dance"]).is_err());
     }
 
@@ -358,5 +490,14 @@ mod tests {
         assert_eq!(in_words("add", &added), "Entry 8: A - B, starts in 1:01\n");
         assert_eq!(in_words("queue", &json!({"data": {"entries": []}})), "Nothing queued\n");
         assert_eq!(in_words("skip", &json!({"data": {"entry": null}})), "Nothing next\n");
+        let list = json!({"data": {"added": 40, "missing": 2, "left_out": 0}});
+        assert_eq!(in_words("playlist", &list), "40 entries added, 2 missing in the library\n");
+        assert_eq!(in_words("seek", &json!({"data": {"entry": 7, "position_ms": 90_000}})), "Entry 7 at 1:30\n");
+        let play = json!({"title": "A", "artist": "B", "by": "x", "duration_ms": 61_000, "skipped": true,
+            "at": "2026-11-20T10:15:02.120Z"});
+        assert_eq!(
+            in_words("history", &json!({"data": {"plays": [play]}})),
+            "2026-11-20 10:15  1:01  A - B  (x, skipped)\n"
+        );
     }
 }

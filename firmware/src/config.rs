@@ -48,6 +48,9 @@ pub struct Config {
     /// What is kept on disk.
     #[serde(default)]
     pub store: Store,
+    /// What was played.
+    #[serde(default)]
+    pub history: History,
     /// The broker; without it the player takes no commands from the office.
     #[serde(default)]
     pub mqtt: Option<Mqtt>,
@@ -209,6 +212,21 @@ impl Default for Store {
             floor_mb: 500,
             ahead_min: 30,
         }
+    }
+}
+
+/// `[history]`.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct History {
+    /// Plays are forgotten after so many days, 1 to 3650 (and beyond 200 of them).
+    #[serde(deserialize_with = "within::<_, u32, 1, 3650>")]
+    pub keep_days: u32,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self { keep_days: 30 }
     }
 }
 

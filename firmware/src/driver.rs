@@ -216,6 +216,7 @@ impl Driver {
                 Output::Pin(digests) => self.parts.store.objects().pin(digests.into_iter().collect()),
                 Output::Search { token, text, limit, offset } => self.parts.search(token, text, limit, offset),
                 Output::Lookup { token, track } => self.parts.lookup(token, track),
+                Output::List { token, list, seed, offset, limit } => self.parts.list(token, list, seed, offset, limit),
                 Output::Save(changes) => {
                     self.ticket += 1;
                     if self.parts.store.commit(self.ticket, changes).is_err() {

@@ -9,7 +9,10 @@ use jukebox::catalogue::{Catalogue, Known, RefreshError, Refreshed};
 use jukebox::dial::Dialer;
 use jukebox::fetch::{Fault, Fetcher};
 use jukebox::store::{Limits, Store};
-use jukebox_core::library::{CataloguePage, Digest, PageList, PageRef, Root, Row, TrackId, encode};
+use jukebox_core::exchange::List;
+use jukebox_core::library::{
+    CataloguePage, Digest, PageList, PageRef, Playlist, PlaylistRef, PlaylistTrack, Root, Row, TrackId, encode,
+};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 const LIBRARY: &str = "0123456789abcdef0123456789abcdef";
@@ -361,4 +364,52 @@ async fn twenty_thousand_tracks_are_small_on_the_wire_and_quick_to_search() {
     assert!(progress.bytes <= 2_400_000);
     // The limit is 5 ms; a machine that runs other tests beside this one is given more.
     assert!(p99 <= Duration::from_millis(25), "{p99:?}");
+}
+
+#[tokio::test]
+async fn playlists_come_with_the_root_and_go_with_it() {
+    let house = House::new();
+    let rows: Vec<_> = (0..30).map(|n| row(n, &format!("Song {n}"), "ABBA", n)).collect();
+    let pages = house.publish_rows(1, &rows);
+    let catalogue = house.open();
+    house.refresh(&catalogue).await.unwrap();
+    assert_eq!(catalogue.playlists().await.unwrap(), []);
+    let put = |tracks: &[&Row]| {
+        let tracks = tracks.iter().map(|r| PlaylistTrack { id: r.id, record: r.record }).collect();
+        house.put(&encode(&Playlist { tracks }))
+    };
+    let gone = row(99, "Gone", "ABBA", 0);
+    let friday = put(&[&rows[3], &gone, &rows[1], &rows[3]]);
+    let all = put(&rows.iter().collect::<Vec<_>>());
+    let root = |revision, lists: &[(&str, Digest)]| {
+        let playlists = lists.iter().map(|&(name, object)| {
+            let (id, name) = (name.to_lowercase(), name.into());
+            PlaylistRef { id, name, object, size: 0, tracks: 0 }
+        });
+        let playlists = playlists.collect();
+        house.publish(&Root { playlists, ..house.root(revision, pages.clone(), 0) });
+    };
+    root(2, &[("friday", friday), ("all", all)]);
+    house.refresh(&catalogue).await.unwrap();
+    let names: Vec<_> = catalogue.playlists().await.unwrap().into_iter().map(|p| (p.name, p.tracks)).collect();
+    assert_eq!(names, [("all".into(), 30), ("friday".into(), 4)]);
+    let list = |name: &str, seed, offset, limit| catalogue.list(List::Playlist(name.into()), seed, offset, limit);
+    let found = list("friday", None, 0, 200).await.unwrap().unwrap();
+    let titles: Vec<_> = found.rows.iter().map(|r| r.title.as_str()).collect();
+    assert_eq!((titles, found.missing, found.total), (vec!["Song 3", "Song 1", "Song 3"], 1, 4));
+    assert_eq!(list("monday", None, 0, 200).await.unwrap(), None);
+    // A seed is an order of the whole, so that its parts fit together.
+    let whole = list("all", Some(7), 0, 200).await.unwrap().unwrap().rows;
+    let mut parts = list("all", Some(7), 0, 11).await.unwrap().unwrap().rows;
+    parts.extend(list("all", Some(7), 11, 200).await.unwrap().unwrap().rows);
+    assert_eq!(whole, parts);
+    assert!(whole != rows && whole != list("all", Some(8), 0, 200).await.unwrap().unwrap().rows);
+    let popular = catalogue.list(List::Popular, None, 0, 3).await.unwrap().unwrap();
+    assert_eq!((popular.rows.iter().map(|r| r.popularity).collect::<Vec<_>>(), popular.total), (vec![29, 28, 27], 30));
+    // One changes, one goes; it is so after a restart too.
+    root(3, &[("friday", all)]);
+    house.refresh(&catalogue).await.unwrap();
+    drop(catalogue);
+    let lists = house.open().playlists().await.unwrap();
+    assert_eq!(lists.into_iter().map(|p| (p.name, p.tracks)).collect::<Vec<_>>(), [("friday".into(), 30)]);
 }

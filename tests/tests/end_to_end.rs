@@ -86,7 +86,13 @@ fn an_outage_is_not_heard() {
 /// Every by-hand entry of every verb, with mosquitto's own tools, and what is heard of it.
 #[test]
 fn every_verb_by_hand() {
-    let house = house();
+    let house = House::with(Setup::default(), |music| {
+        for (n, (title, seconds)) in SONGS.into_iter().enumerate() {
+            let song = Song { title, seconds, seed: n as u32 + 1, ..Song::default() };
+            music::make(&music.join(format!("{n}.flac")), &song);
+        }
+        rig::write(&music.join("Friday night.m3u8"), "#EXTM3U\n3.flac\n1.flac\n");
+    });
     let ears = house.ears();
     let added = house.ok("add", "waterloo the rig");
     assert_eq!((&added["entry"], &added["track"]["title"]), (&1.into(), &"Waterloo".into()), "{added}");
@@ -130,6 +136,40 @@ fn every_verb_by_hand() {
     house.ok("skip", "");
     assert_eq!(house.ok("stop", "")["state"], "stopped");
     assert_eq!(house.refused("dance", ""), "unknown_verb");
+    assert_eq!(house.refused("seek", "+10"), "not_seekable");
+
+    assert_eq!(house.ok("playlists", "")["playlists"][0]["id"], "friday-night");
+    assert_eq!(house.refused("playlist", "monday"), "unknown_playlist");
+    let list = house.ok("playlist", "friday night");
+    assert_eq!((&list["added"], &list["missing"]), (&2.into(), &0.into()), "{list}");
+    let queue = house.ok("queue", "");
+    let [music, fernando] = [0, 1].map(|n| queue["entries"][n]["entry"].to_string());
+    house.ok("add", "waterloo");
+    house.ok("add", "water music");
+    assert_eq!(house.ok("move", &format!("{} next", fernando.parse::<u32>().unwrap() + 2))["place"], 1);
+    assert_eq!(house.ok("move", &format!("{} end", fernando.parse::<u32>().unwrap() + 2))["place"], 3);
+    assert_eq!(house.ok("move", &format!("{} {fernando}", fernando.parse::<u32>().unwrap() + 1))["place"], 1);
+    assert_eq!(house.refused("move", &format!("{music} end")), "not_allowed");
+    assert_eq!(house.ok("clear", "")["removed"], 3);
+    house.ok("playlist", r#"{"name":"Friday night","mode":"replace"}"#);
+    house.ok("skip", "");
+    let mark = ears.mark();
+    assert_eq!(house.ok("seek", "0:10")["position_ms"], 10_000);
+    let now = state(&ears, mark, SOON, "playing");
+    assert!((10_000..12_000).contains(&now["position_ms"].as_u64().unwrap()), "{now}");
+    let on = house.ok("seek", "+10")["position_ms"].as_u64().unwrap();
+    assert!((20_000..24_000).contains(&on), "{on}");
+    assert!(house.ok("seek", "-10")["position_ms"].as_u64().is_some_and(|ms| (on - 10_002..on - 8_000).contains(&ms)));
+    let restarted = house.ok("previous", "");
+    assert_eq!(restarted["position_ms"], 0);
+    assert_eq!(house.ok("stop", "after")["changed"], true);
+    assert_eq!(house.ok("now", "")["stops_after"], true);
+    let plays = house.ok("history", "");
+    assert_eq!(plays["plays"].as_array().map(Vec::len), plays["total"].as_u64().map(|n| n as usize));
+    assert!(plays["plays"].as_array().unwrap().iter().any(|p| p["title"] == "Waterloo" && p["skipped"] == true));
+    assert_eq!(house.ok("stop", "")["state"], "stopped");
+    house.ok("clear", "");
+    house.ok("skip", "");
 
     // A bot of another language, with an id, twice: once in effect.
     let command = r#"{"text":"fernando","id":"3b9d7c2e-once"}"#;
@@ -160,6 +200,15 @@ fn every_verb_by_hand() {
     let mark = ears.mark();
     house.bot().publish("jukebox/1/hq/all/command/volume", "22", &[]);
     ears.wait_from(mark, SOON, "all players obey", |m| m.topic.ends_with("/lobby/volume") && m.payload == "22");
+    for verb in ["play", "pause", "stop", "skip", "mute"] {
+        let (mark, back) = (ears.mark(), ["-D", "PUBLISH", "response-topic", "jukebox/1/hq/reply/all"]);
+        let say = if verb == "mute" { "false" } else { "" };
+        house.bot().publish(&format!("jukebox/1/hq/all/command/{verb}"), say, &back);
+        let answer = ears.wait_from(mark, SOON, verb, |m| m.topic == "jukebox/1/hq/reply/all").json();
+        assert_eq!((&answer["player"], &answer["status"]), (&"lobby".into(), &"ok".into()), "{answer}");
+    }
+    house.ok("add", "fernando");
+    let mark = ears.mark();
     house.bot().publish("jukebox/1/hq/all/command/add", "water", &[]);
     ears.wait_from(mark, SOON, "not for all", |m| m.payload.contains("not_allowed"));
 

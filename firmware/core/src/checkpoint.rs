@@ -1,8 +1,8 @@
 //! What must survive a power cut, and how it is merged back.
 //!
 //! The store keeps keys and values without knowing what they mean; the core decides both. Keys: `format`, `meta`, `order`
-//! (the queue's entry ids), `q` + id (an entry), `c` + number modulo 256 (a command of the window), `e` + key (an event of
-//! the outbox); numbers big-endian, values CBOR. Changes are collected and coalesced, and go out together with what
+//! (the queue's entry ids), `q` + id (an entry), `c` + number modulo 256 (a command of the window), `h` + number modulo 200
+//! (a play of the history), `e` + key (an event of the outbox); numbers big-endian, values CBOR. Changes are collected and coalesced, and go out together with what
 //! depends on them.
 
 use alloc::collections::{BTreeMap, VecDeque};
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::{Seen, WINDOW, Window};
 use crate::event::{Event, Outbox};
+use crate::history::{History, MAX_PLAYS, Play};
 use crate::library::encode;
 use crate::queue::{Entry, Queue};
 use crate::sound::EntryId;
@@ -72,6 +73,21 @@ pub struct Meta {
     /// The library that this player knows, and the highest revision of it that was seen.
     #[n(6)]
     pub library: Option<KnownLibrary>,
+    /// The entry after which people want it to stop, and who.
+    #[n(7)]
+    pub stop_after: Option<StopAfter>,
+}
+
+/// Planned silence once an entry has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct StopAfter {
+    /// Which.
+    #[n(0)]
+    pub entry: EntryId,
+    /// Who wants it; hearsay.
+    #[n(1)]
+    pub by: String,
 }
 
 /// Which library, and how far it has come: an older root, or another library's, is refused.
@@ -122,6 +138,8 @@ pub struct Saved {
     pub queue: Queue,
     /// Commands with an id.
     pub window: Window,
+    /// What was played.
+    pub history: History,
     /// Events not yet acknowledged.
     pub outbox: Outbox,
     /// Rows that could not be read, by key: told, and left alone.
@@ -132,7 +150,7 @@ impl Saved {
     /// Reads the rows of the store. A row that cannot be read costs itself, nothing else.
     pub fn load(rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Self {
         let (mut saved, mut entries, mut order) = (Self::default(), BTreeMap::new(), Vec::new());
-        let (mut seen, mut events) = (Vec::new(), BTreeMap::new());
+        let (mut seen, mut plays, mut events) = (Vec::new(), Vec::new(), BTreeMap::new());
         for (key, value) in rows {
             let ok = match (key.first(), key.as_slice()) {
                 (_, b"format") => minicbor::decode::<u32>(&value).is_ok_and(|f| f <= FORMAT),
@@ -140,6 +158,7 @@ impl Saved {
                 (_, b"order") => minicbor::decode::<Vec<EntryId>>(&value).map(|o| order = o).is_ok(),
                 (Some(b'q'), _) => minicbor::decode::<Entry>(&value).map(|e| entries.insert(e.id, e)).is_ok(),
                 (Some(b'c'), _) => minicbor::decode(&value).map(|n: Numbered| seen.push((n.number, n.seen))).is_ok(),
+                (Some(b'h'), _) => minicbor::decode(&value).map(|p: Played| plays.push((p.number, p.play))).is_ok(),
                 (Some(b'e'), _) => match (number(&key), minicbor::decode::<Event>(&value)) {
                     (Some(n), Ok(e)) => events.insert(n, e).is_none(),
                     _ => false,
@@ -155,6 +174,7 @@ impl Saved {
         let (revision, last_id) = saved.meta.as_ref().map_or((0, 0), |m| (m.revision, m.last_id));
         saved.queue = Queue::restore(line, revision, last_id);
         saved.window = Window::restore(seen);
+        saved.history = History::restore(plays);
         saved.outbox = Outbox::restore(events);
         saved
     }
@@ -167,6 +187,15 @@ struct Numbered {
     number: u64,
     #[n(1)]
     seen: Seen,
+}
+
+#[derive(Encode, Decode)]
+#[cbor(map)]
+struct Played {
+    #[n(0)]
+    number: u64,
+    #[n(1)]
+    play: Play,
 }
 
 fn key(kind: u8, n: u64) -> Vec<u8> {
@@ -206,6 +235,15 @@ impl Changes {
     pub fn seen(&mut self, number: u64, seen: &Seen) {
         let row = Numbered { number, seen: seen.clone() };
         self.0.insert(key(b'c', number % WINDOW as u64), Some(encode(&row)));
+    }
+    /// A play of the history.
+    pub fn play(&mut self, number: u64, play: &Play) {
+        let row = Played { number, play: play.clone() };
+        self.0.insert(key(b'h', number % MAX_PLAYS as u64), Some(encode(&row)));
+    }
+    /// A play that is gone.
+    pub fn forget_play(&mut self, number: u64) {
+        self.0.insert(key(b'h', number % MAX_PLAYS as u64), None);
     }
     /// An event for the outbox.
     pub fn event(&mut self, n: u64, event: &Event) {

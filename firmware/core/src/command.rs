@@ -11,12 +11,15 @@ use minicbor::{Decode, Encode};
 use serde_json::{Map, Value};
 
 use crate::library::{Digest, TrackId};
-use crate::queue::Where;
+use crate::queue::{Place, Where};
 use crate::reason::Code;
 use crate::sound::EntryId;
 
 /// Longest payload, in bytes.
 pub const MAX_PAYLOAD: usize = 8 << 10;
+/// Longest seek in one go: a day.
+const MAX_SEEK_MS: u64 = 86_400_000;
+const SEEK_BY: i64 = MAX_SEEK_MS as i64;
 /// How many of the last commands with an id are remembered.
 pub const WINDOW: usize = 256;
 
@@ -37,14 +40,28 @@ pub enum Verb {
     Stop,
     /// On to the next entry.
     Skip,
+    /// Back to the start of the track, or to the one before it.
+    Previous,
+    /// Elsewhere in the track.
+    Seek,
     /// Louder or quieter.
     Volume,
     /// Silence without stopping.
     Mute,
     /// Take an entry out.
     Remove,
+    /// Give an entry another place.
+    Move,
+    /// Take all entries out but the current one.
+    Clear,
+    /// Put a playlist into the queue.
+    Playlist,
+    /// The playlists.
+    Playlists,
     /// The whole queue.
     Queue,
+    /// What was played.
+    History,
     /// What plays.
     Now,
     /// How the player is.
@@ -55,7 +72,7 @@ pub enum Verb {
 
 impl Verb {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 21] = [
         Self::Add,
         Self::Search,
         Self::Play,
@@ -63,10 +80,17 @@ impl Verb {
         Self::Toggle,
         Self::Stop,
         Self::Skip,
+        Self::Previous,
+        Self::Seek,
         Self::Volume,
         Self::Mute,
         Self::Remove,
+        Self::Move,
+        Self::Clear,
+        Self::Playlist,
+        Self::Playlists,
         Self::Queue,
+        Self::History,
         Self::Now,
         Self::Health,
         Self::Ping,
@@ -81,10 +105,17 @@ impl Verb {
             Self::Toggle => "toggle",
             Self::Stop => "stop",
             Self::Skip => "skip",
+            Self::Previous => "previous",
+            Self::Seek => "seek",
             Self::Volume => "volume",
             Self::Mute => "mute",
             Self::Remove => "remove",
+            Self::Move => "move",
+            Self::Clear => "clear",
+            Self::Playlist => "playlist",
+            Self::Playlists => "playlists",
             Self::Queue => "queue",
+            Self::History => "history",
             Self::Now => "now",
             Self::Health => "health",
             Self::Ping => "ping",
@@ -96,7 +127,8 @@ impl Verb {
     }
     /// Whether it only asks: such commands change nothing and are never saved.
     pub const fn asks(self) -> bool {
-        matches!(self, Self::Search | Self::Queue | Self::Now | Self::Health | Self::Ping)
+        use Verb::{Health, History, Now, Ping, Playlists, Queue, Search};
+        matches!(self, Search | Playlists | Queue | History | Now | Health | Ping)
     }
     /// Whether all players of a site may be told at once.
     pub const fn for_all(self) -> bool {
@@ -111,6 +143,32 @@ pub enum What {
     Text(String),
     /// A track by its id.
     Track(TrackId),
+}
+
+/// Which part of a list is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// From this place on.
+    pub offset: usize,
+    /// At most so many, 1 to 200.
+    pub limit: usize,
+}
+
+impl Default for Part {
+    fn default() -> Self {
+        Self { offset: 0, limit: crate::queue::MAX_ENTRIES }
+    }
+}
+
+/// Where a playlist goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Behind all others.
+    End,
+    /// Right after the current entry.
+    Next,
+    /// In the place of the whole queue, the current entry too.
+    Replace,
 }
 
 /// A parsed command.
@@ -142,10 +200,19 @@ pub enum Command {
     Pause,
     /// `toggle`.
     Toggle,
-    /// `stop`.
-    Stop,
+    /// `stop`: now, or after the track that plays.
+    Stop {
+        /// Not now, but when the track has ended.
+        after_track: bool,
+    },
     /// `skip`: only if the entry is current, when one is named.
     Skip(Option<EntryId>),
+    /// `previous`.
+    Previous,
+    /// `seek`, in milliseconds from the start.
+    SeekTo(u64),
+    /// `seek`, relative, in milliseconds.
+    SeekBy(i64),
     /// `volume`, 0 to 100.
     VolumeTo(u8),
     /// `volume`, relative.
@@ -154,13 +221,28 @@ pub enum Command {
     Mute(Option<bool>),
     /// `remove`.
     Remove(EntryId),
-    /// `queue`.
-    Queue {
-        /// From this place on.
-        offset: usize,
-        /// At most so many entries, 1 to 200.
-        limit: usize,
+    /// `move`.
+    Move(EntryId, Place),
+    /// `clear`.
+    Clear {
+        /// Only what this person asked for.
+        only_by: Option<String>,
     },
+    /// `playlist`.
+    Playlist {
+        /// Its name.
+        name: String,
+        /// Where to.
+        mode: Mode,
+        /// In an order of chance.
+        shuffle: bool,
+    },
+    /// `playlists`.
+    Playlists(Part),
+    /// `queue`.
+    Queue(Part),
+    /// `history`.
+    History(Part),
     /// `now`.
     Now,
     /// `health`.
@@ -270,16 +352,47 @@ fn by_hand(verb: Verb, text: &str) -> Result<Command, Refusal> {
             "toggle" => Command::Mute(None),
             _ => return bad("Say true, false or toggle."),
         },
+        Verb::Stop if text == "after" => Command::Stop { after_track: true },
+        Verb::Stop if !text.is_empty() => return bad("Say nothing to stop now, or after: when the track has ended."),
+        Verb::Seek => match (text.as_bytes().first(), clock_ms(text.strip_prefix(['+', '-']).unwrap_or(text))) {
+            (Some(b'+'), Some(ms)) => Command::SeekBy(ms as i64),
+            (Some(b'-'), Some(ms)) => Command::SeekBy(-(ms as i64)),
+            (_, Some(ms)) => Command::SeekTo(ms),
+            _ => return bad("Say a place such as 1:30, or +10 or -10 seconds."),
+        },
+        Verb::Move => match text.split_ascii_whitespace().collect::<alloc::vec::Vec<_>>()[..] {
+            [id, "next"] => Command::Move(entry(id)?, Place::Next),
+            [id, "end"] => Command::Move(entry(id)?, Place::End),
+            [id, before] => Command::Move(entry(id)?, Place::Before(entry(before)?)),
+            _ => return bad("Say which entry and where: 7 next, 7 end, or 7 3 (entry 7 before entry 3)."),
+        },
+        Verb::Playlist if text.is_empty() => return bad("Say which playlist; the verb playlists names them."),
+        Verb::Playlist => Command::Playlist { name: text.into(), mode: Mode::End, shuffle: false },
         Verb::Ping => Command::Ping(text.into()),
         _ if !text.is_empty() => return bad("This verb takes no text."),
         Verb::Play => Command::Play,
         Verb::Pause => Command::Pause,
         Verb::Toggle => Command::Toggle,
-        Verb::Stop => Command::Stop,
-        Verb::Queue => Command::Queue { offset: 0, limit: crate::queue::MAX_ENTRIES },
+        Verb::Stop => Command::Stop { after_track: false },
+        Verb::Previous => Command::Previous,
+        Verb::Clear => Command::Clear { only_by: None },
+        Verb::Playlists => Command::Playlists(Part::default()),
+        Verb::Queue => Command::Queue(Part::default()),
+        Verb::History => Command::History(Part::default()),
         Verb::Now => Command::Now,
         Verb::Health => Command::Health,
     })
+}
+
+/// Milliseconds of `1:02:03`, `1:30` or `90`.
+fn clock_ms(text: &str) -> Option<u64> {
+    let mut s = 0;
+    for (n, part) in text.split(':').enumerate() {
+        let digits = part.bytes().all(|b| b.is_ascii_digit()) && (1..=5).contains(&part.len());
+        let value: u64 = part.parse().ok().filter(|v| digits && (n == 0 || *v < 60) && n < 3)?;
+        s = s * 60 + value;
+    }
+    Some(s * 1_000)
 }
 
 fn what(text: &str) -> Result<What, Refusal> {
@@ -332,7 +445,17 @@ fn by_fields(verb: Verb, f: &mut Fields) -> Result<Command, Refusal> {
         Verb::Play => Command::Play,
         Verb::Pause => Command::Pause,
         Verb::Toggle => Command::Toggle,
-        Verb::Stop => Command::Stop,
+        Verb::Stop => match f.text("after")?.as_deref() {
+            None => Command::Stop { after_track: false },
+            Some("track") => Command::Stop { after_track: true },
+            Some(_) => return Err(Refusal::field("after", "after is \"track\".")),
+        },
+        Verb::Previous => Command::Previous,
+        Verb::Seek => match (f.number("position_ms", 0, MAX_SEEK_MS)?, f.signed("by_ms", -SEEK_BY, SEEK_BY)?) {
+            (Some(to), None) => Command::SeekTo(to),
+            (None, Some(by)) => Command::SeekBy(by),
+            _ => return Err(Refusal::field("position_ms", "Give one of position_ms and by_ms.")),
+        },
         Verb::Skip => Command::Skip(f.number("entry", 1, u32::MAX.into())?.map(entry)),
         Verb::Volume => match (f.number("percent", 0, 100)?, f.signed("by_percent", -100, 100)?) {
             (Some(to), None) => Command::VolumeTo(to as u8),
@@ -347,11 +470,36 @@ fn by_fields(verb: Verb, f: &mut Fields) -> Result<Command, Refusal> {
             Some(n) => Command::Remove(entry(n)),
             None => return Err(Refusal::field("entry", "Give the entry's number.")),
         },
-        Verb::Queue => {
-            let limit = f.number("limit", 1, crate::queue::MAX_ENTRIES as u64)?;
-            let limit = limit.unwrap_or(crate::queue::MAX_ENTRIES as u64) as usize;
-            Command::Queue { limit, offset: f.number("offset", 0, u32::MAX.into())?.unwrap_or(0) as usize }
+        Verb::Move => {
+            let Some(id) = f.number("entry", 1, u32::MAX.into())?.map(entry) else {
+                return Err(Refusal::field("entry", "Give the entry's number."));
+            };
+            let before = f.number("before", 1, u32::MAX.into())?.map(entry);
+            Command::Move(
+                id,
+                match (f.text("where")?.as_deref(), before) {
+                    (Some("next"), None) => Place::Next,
+                    (Some("end"), None) => Place::End,
+                    (None, Some(before)) => Place::Before(before),
+                    _ => return Err(Refusal::field("where", "Give where (\"next\" or \"end\") or before (an entry).")),
+                },
+            )
         }
+        Verb::Clear => Command::Clear { only_by: f.text("only_by")? },
+        Verb::Playlist => {
+            let name = f.text("name")?.filter(|t| !t.trim().is_empty());
+            let name = name.ok_or_else(|| Refusal::field("name", "Give the playlist's name."))?;
+            let mode = match f.text("mode")?.as_deref() {
+                None | Some("end") => Mode::End,
+                Some("next") => Mode::Next,
+                Some("replace") => Mode::Replace,
+                Some(_) => return Err(Refusal::field("mode", "mode is \"end\", \"next\" or \"replace\".")),
+            };
+            Command::Playlist { name, mode, shuffle: f.truth("shuffle")?.unwrap_or(false) }
+        }
+        Verb::Playlists => Command::Playlists(f.part()?),
+        Verb::Queue => Command::Queue(f.part()?),
+        Verb::History => Command::History(f.part()?),
         Verb::Now => Command::Now,
         Verb::Health => Command::Health,
         Verb::Ping => Command::Ping(f.text("nonce")?.unwrap_or_default()),
@@ -402,6 +550,12 @@ impl Fields {
                 None => Err(Refusal::field(name, format!("{name} is a whole number from {min} to {max}."))),
             },
         }
+    }
+    fn part(&mut self) -> Result<Part, Refusal> {
+        let Part { offset, limit } = Part::default();
+        let offset = self.number("offset", 0, u32::MAX.into())?.map_or(offset, |n| n as usize);
+        let limit = self.number("limit", 1, limit as u64)?.map_or(limit, |n| n as usize);
+        Ok(Part { offset, limit })
     }
     fn nothing_else(&self, verb: Verb) -> Result<(), Refusal> {
         match self.0.keys().next() {
@@ -496,6 +650,20 @@ mod tests {
             ("ping", "x", r#"{"nonce":"x"}"#),
             ("play", "", "{}"),
             ("queue", "", r#"{"limit":200}"#),
+            ("stop", "after", r#"{"after":"track"}"#),
+            ("previous", "", "{}"),
+            ("seek", "1:30", r#"{"position_ms":90000}"#),
+            ("seek", "1:02:03", r#"{"position_ms":3723000}"#),
+            ("seek", "90", r#"{"position_ms":90000}"#),
+            ("seek", "+10", r#"{"by_ms":10000}"#),
+            ("seek", "-1:00", r#"{"by_ms":-60000}"#),
+            ("move", "7 next", r#"{"entry":7,"where":"next"}"#),
+            ("move", "7 end", r#"{"entry":7,"where":"end"}"#),
+            ("move", "7 3", r#"{"entry":7,"before":3}"#),
+            ("clear", "", "{}"),
+            ("playlist", "friday night", r#"{"name":"friday night","mode":"end","shuffle":false}"#),
+            ("playlists", "", r#"{"limit":200}"#),
+            ("history", "", r#"{"offset":0}"#),
         ];
         for (verb, text, json) in pairs {
             assert_eq!(ok(verb, text), ok(verb, json), "{verb} {text}");
@@ -520,6 +688,29 @@ mod tests {
         assert_eq!(refused("add", b""), (Code::BadPayload, None));
         assert_eq!(refused("add", &[b'a'; MAX_PAYLOAD + 1]).0, Code::TooLarge);
         assert_eq!(refused("play", b"now"), (Code::BadPayload, None));
+        for (verb, text) in [
+            ("seek", ""),
+            ("seek", "1:60"),
+            ("seek", "+"),
+            ("seek", "--3"),
+            ("seek", "1::2"),
+            ("seek", "1:2:3:4"),
+            ("seek", "999999"),
+            ("move", "7"),
+            ("move", "7 there"),
+            ("move", "7 3 2"),
+            ("clear", "all"),
+            ("stop", "now"),
+            ("playlist", " "),
+        ] {
+            assert_eq!(refused(verb, text.as_bytes()), (Code::BadPayload, None), "{verb} {text}");
+        }
+        assert_eq!(refused("seek", br#"{"position_ms":1,"by_ms":1}"#), bad("position_ms"));
+        assert_eq!(refused("move", br#"{"entry":7}"#), bad("where"));
+        assert_eq!(refused("move", br#"{"entry":7,"where":"end","before":3}"#), bad("where"));
+        assert_eq!(refused("playlist", br#"{"name":"x","mode":"shuffle"}"#), bad("mode"));
+        assert_eq!(refused("stop", br#"{"after":"lunch"}"#), bad("after"));
+        assert_eq!(refused("history", br#"{"limit":201}"#), bad("limit"));
         let (id, _) = parse("volume", br#"{"id":"12345678","percent":1000}"#).unwrap_err();
         assert_eq!(id.as_deref(), Some("12345678"), "a refusal carries the id");
     }

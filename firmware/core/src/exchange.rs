@@ -50,6 +50,8 @@ pub struct Settings {
     pub ahead: Span,
     /// The PCM is closed after so much planned silence.
     pub idle_close: Span,
+    /// Plays are remembered for so long.
+    pub history_keep: Span,
     /// Which rendition is fetched.
     pub rendition: RenditionName,
 }
@@ -105,6 +107,43 @@ pub struct Catalogue {
     pub refused: Option<String>,
     /// The library that was accepted last.
     pub library: Option<KnownLibrary>,
+    /// Its playlists, in the order of their ids; at most [`MAX_PLAYLISTS`].
+    #[serde(default)]
+    pub playlists: Vec<SavedList>,
+}
+
+/// Most playlists of a library that a player offers.
+pub const MAX_PLAYLISTS: usize = 500;
+
+/// A playlist of the library.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedList {
+    /// What commands call it.
+    pub id: String,
+    /// Its name, for people.
+    pub name: String,
+    /// Tracks in it.
+    pub tracks: u32,
+}
+
+/// Tracks that the catalogue is asked for in one go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum List {
+    /// A playlist, by its id. Shuffled, it is shuffled as a whole before offset and limit count.
+    Playlist(String),
+    /// The most popular tracks. Shuffled, it is those within offset and limit that change places.
+    Popular,
+}
+
+/// Tracks of a list.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// Those that were asked for and are in the catalogue, in order.
+    pub rows: Vec<Row>,
+    /// Those that were asked for and are not.
+    pub missing: u32,
+    /// How many there are without offset and limit.
+    pub total: u32,
 }
 
 /// What the machine under the player says of itself.
@@ -135,6 +174,13 @@ pub enum Input {
         token: u64,
         /// The hits.
         hits: Option<(Vec<Row>, u64)>,
+    },
+    /// The catalogue answers with a list; none: no such list, or no catalogue yet.
+    Listed {
+        /// Of which question.
+        token: u64,
+        /// Its tracks.
+        list: Option<Listed>,
     },
     /// A wish was fulfilled or not.
     Fetched {
@@ -252,6 +298,19 @@ pub enum Output {
         token: u64,
         /// Which.
         track: TrackId,
+    },
+    /// Ask the catalogue for the tracks of a list; answered by [`Input::Listed`].
+    List {
+        /// Names the question.
+        token: u64,
+        /// Which list.
+        list: List,
+        /// Shuffles it ([`shuffle`](crate::queue::shuffle)): the same seed, the same order.
+        seed: Option<u64>,
+        /// From this track on.
+        offset: u32,
+        /// At most so many tracks.
+        limit: u32,
     },
     /// One transaction for the store.
     Save(Vec<Change>),

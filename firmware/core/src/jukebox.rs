@@ -11,11 +11,12 @@ use alloc::vec::Vec;
 
 use serde_json::{Value, json};
 
-use crate::checkpoint::{Changes, Intent, Meta, Position, Saved};
+use crate::checkpoint::{Changes, Intent, Meta, Position, Saved, StopAfter};
 use crate::command::{Refusal, Request, Window};
 use crate::event::{self, Event, Outbox};
 use crate::exchange::{Catalogue, Input, Output, Settings, Source, Vitals};
 use crate::gesture::Gestures;
+use crate::history::{History, Play};
 use crate::link::{Link, Sample};
 use crate::planner::{Ahead, Arrival, Need, Planner};
 use crate::playback::{Happened, Playback};
@@ -65,8 +66,14 @@ pub struct Jukebox {
     pub(crate) planner: Planner,
     pub(crate) link: Link,
     pub(crate) window: Window,
+    pub(crate) history: History,
+    /// The last entry of which a frame left the DAC.
+    sounded: Option<EntryId>,
+    pub(crate) stop_after: Option<StopAfter>,
     pub(crate) pending: Vec<Pending>,
     pub(crate) questions: u64,
+    /// Seed of the next shuffle.
+    pub(crate) dice: u64,
     pub(crate) gestures: Gestures,
     pub(crate) volume: u8,
     pub(crate) muted: bool,
@@ -145,6 +152,7 @@ impl Jukebox {
             last_id: 0,
             clean_end: true,
             library: None,
+            stop_after: None,
         });
         let current = saved.queue.current().map(|e| e.id);
         let start = current.and_then(|id| Position::read(position?, id)).unwrap_or_default();
@@ -158,8 +166,12 @@ impl Jukebox {
             planner: Planner::new(seed),
             link: Link::default(),
             window: saved.window,
+            history: saved.history,
+            sounded: current.filter(|_| start.n > 0),
+            stop_after: meta.stop_after,
             pending: Vec::new(),
             questions: 0,
+            dice: seed,
             gestures: Gestures::default(),
             volume: meta.volume.min(settings.volume_max),
             muted: meta.muted,
@@ -188,6 +200,7 @@ impl Jukebox {
             out: VecDeque::new(),
             settings,
         };
+        it.playback.end_after(it.stop_after.as_ref().map(|s| s.entry));
         it.order_volume(20);
         let end = if first {
             "none"
@@ -210,6 +223,7 @@ impl Jukebox {
             Input::Command(c) => self.obey(c),
             Input::Edge(e) => self.gestures.edge(self.now, e),
             Input::Found { token, hits } => self.found(token, hits),
+            Input::Listed { token, list } => self.listed(token, list),
             Input::Fetched { id, arrival, sample, received } => {
                 self.wasted += received - sample.map_or(0, |s| u64::from(s.bytes)).min(received);
                 self.fetched(id, arrival, sample);
@@ -234,7 +248,10 @@ impl Jukebox {
                 self.offered = 0;
                 self.tell_dropped();
             }
-            Input::Clock { unix, synced } => self.clock = synced.then_some((self.now, unix)),
+            Input::Clock { unix, synced } => {
+                self.clock = synced.then_some((self.now, unix));
+                self.expire_history();
+            }
             Input::Catalogue(c) => self.catalogue_changed(c),
             Input::Vitals(v) => self.vitals = v,
             Input::Shutdown => self.shutdown(),
@@ -292,6 +309,7 @@ impl Jukebox {
     /// Everything that follows from what is so now.
     fn after(&mut self) {
         self.drop_bad();
+        self.keep_stop_after();
         self.give_up_waiting();
         let happened = self.playback.feed(self.now, &self.queue, &self.planner, self.settings.loudness_lufs);
         happened.into_iter().for_each(|h| self.happened(h));
@@ -419,8 +437,49 @@ impl Jukebox {
         }
     }
 
+    /// The wish to stop after a track ends with the track, however that ends.
+    fn keep_stop_after(&mut self) {
+        let current = self.queue.current().map(|e| e.id);
+        if self.stop_after.as_ref().is_some_and(|s| Some(s.entry) != current) {
+            self.set_stop_after(None);
+        }
+    }
+
+    pub(crate) fn set_stop_after(&mut self, stop_after: Option<StopAfter>) {
+        self.playback.end_after(stop_after.as_ref().map(|s| s.entry));
+        self.stop_after = stop_after;
+        self.save_meta(false);
+    }
+
+    /// The current entry leaves the head of the queue. If it sounded, it was played.
+    pub(crate) fn remember_current(&mut self, played: Frames, skipped: bool) {
+        let Some(entry) = self.queue.current().filter(|e| self.sounded == Some(e.id)).cloned() else { return };
+        let at_ms = self.unix(self.now).map(|u| u.0);
+        let play = Play { entry, at_ms, played_ms: played.as_ms(), skipped };
+        let number = self.history.push(play.clone());
+        self.changes.play(number, &play);
+        self.expire_history();
+    }
+
+    /// Takes the last play back out of the history.
+    pub(crate) fn forget_last_play(&mut self) {
+        if let Some((number, _)) = self.history.pop() {
+            self.changes.forget_play(number);
+        }
+    }
+
+    fn expire_history(&mut self) {
+        if let Some(now) = self.unix(self.now) {
+            let gone = self.history.expire(now, self.settings.history_keep);
+            gone.into_iter().for_each(|n| self.changes.forget_play(n));
+        }
+    }
+
     /// Takes an entry out for somebody (`by`) or for its own fault; what follows plays on from its start.
     pub(crate) fn skip_entry(&mut self, id: EntryId, by: &str, reason: Option<Reason>) {
+        if reason.is_none() && self.queue.current().is_some_and(|e| e.id == id) {
+            self.remember_current(self.playback.position(&self.queue), true);
+        }
         let Some(entry) = self.queue.remove(id) else { return };
         self.changes.forget_entry(id);
         let why = reason.map(|r| json!({"code": r.code(), "text": r.text()}));
@@ -468,18 +527,28 @@ impl Jukebox {
     fn happened(&mut self, h: Happened) {
         match h {
             Happened::Started(id) => {
+                self.sounded = Some(id);
                 if let Some((_, e)) = self.queue.find(id) {
                     let facts = json!({"entry": id, "track": e.track, "by": e.by});
                     self.event("started", facts);
                     self.save_position();
                 }
             }
-            Happened::Finished(id, played) => {
+            Happened::Finished(id, last_seen) => {
+                // Frames are looked at now and then: the last look was before the end.
+                let played = self.planner.rendition(id).map_or(last_seen, |r| Frames::new(r.frames, r.init.rate));
+                if self.queue.current().is_some_and(|e| e.id == id) {
+                    self.remember_current(played, false);
+                }
                 if let Some(e) = self.queue.remove(id) {
                     self.changes.forget_entry(id);
                     let facts = json!({"entry": id, "track": e.track, "by": e.by, "played_ms": played.as_ms()});
                     self.event("finished", facts);
                     self.queue_changed();
+                    if let Some(stop) = self.stop_after.take_if(|s| s.entry == id) {
+                        self.playback.end_after(None);
+                        self.set_intent(Intent::Stopped, &stop.by);
+                    }
                     self.stop_if_empty();
                 }
             }
@@ -551,6 +620,12 @@ impl Jukebox {
         self.flush(true);
     }
 
+    /// Chance: a number that the next one does not tell, and that a replay throws again.
+    pub(crate) fn throw_dice(&mut self) -> u64 {
+        self.dice = self.dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.dice
+    }
+
     // What is set.
 
     pub(crate) fn set_volume(&mut self, percent: i32, by: &str) {
@@ -608,6 +683,7 @@ impl Jukebox {
             last_id: self.queue.last_id(),
             clean_end: false,
             library: self.catalogue.library.clone(),
+            stop_after: self.stop_after.clone(),
         }
     }
 
@@ -640,7 +716,7 @@ impl Jukebox {
         }
     }
 
-    fn save_position(&mut self) {
+    pub(crate) fn save_position(&mut self) {
         let Some(e) = self.queue.current() else { return };
         let at = self.playback.position(&self.queue);
         // The start of a track has no rate yet.
@@ -655,8 +731,12 @@ impl Jukebox {
 
     /// RFC 3339 of an instant, once the clock is known to be right.
     pub(crate) fn at(&self, t: Instant) -> Option<String> {
+        self.unix(t).map(|u| u.to_string())
+    }
+
+    fn unix(&self, t: Instant) -> Option<UnixMs> {
         let (then, unix) = self.clock?;
-        Some(UnixMs((unix.0 + t.since(then).as_ms()).saturating_sub(then.since(t).as_ms())).to_string())
+        Some(UnixMs((unix.0 + t.since(then).as_ms()).saturating_sub(then.since(t).as_ms())))
     }
 
     pub(crate) fn event(&mut self, kind: &str, facts: Value) {

@@ -12,6 +12,7 @@ pub mod command;
 pub mod event;
 pub mod exchange;
 pub mod gesture;
+pub mod history;
 pub mod jukebox;
 pub mod library;
 pub mod link;

@@ -7,20 +7,22 @@ use alloc::vec::Vec;
 
 use serde_json::{Value, json};
 
-use crate::checkpoint::Intent;
-use crate::command::{self, Command, Refusal, Request, Verb, What};
-use crate::exchange::{Incoming, Output, Source};
+use crate::checkpoint::{Intent, StopAfter};
+use crate::command::{self, Command, Mode, Refusal, Request, Verb, What};
+use crate::exchange::{Incoming, List, Listed, Output, Source};
 use crate::gesture::{Button, Gesture};
 use crate::jukebox::{Ask, Jukebox, Notice, Pending};
-use crate::library::Row;
-use crate::queue::{MAX_ENTRIES, NotAdded, Where};
+use crate::library::{Row, playlist_id};
+use crate::queue::{Entry, MAX_ENTRIES, NotAdded, NotMoved, Place, Where};
 use crate::reason::Code;
 use crate::sound::EntryId;
 use crate::time::{Frames, Span};
-use crate::wire::{self, Hit, State};
+use crate::wire::{self, HistoryPlay, Hit, State};
 
 /// Commands that may wait for the catalogue at once; more are told that the player is busy.
 const MAX_PENDING: usize = 64;
+/// Further into a track `previous` goes to its start.
+const RESTARTS_AFTER_MS: u64 = 3_000;
 /// The volume shows on the panel for so long.
 const OVERLAY: Span = Span::s(2);
 
@@ -60,6 +62,12 @@ impl Jukebox {
                 let (text, limit, offset) = (text.clone(), *limit, *offset);
                 let token = self.wait_for_catalogue(ask, request);
                 self.push(Output::Search { token, text, limit, offset });
+            }
+            Command::Playlist { name, shuffle, .. } => {
+                let (list, shuffle) = (List::Playlist(self.playlist_named(name)), *shuffle);
+                let seed = shuffle.then(|| self.throw_dice());
+                let token = self.wait_for_catalogue(ask, request);
+                self.push(Output::List { token, list, seed, offset: 0, limit: MAX_ENTRIES as u32 });
             }
             _ => {
                 let outcome = self.carry_out(&request, ask.source);
@@ -105,7 +113,7 @@ impl Jukebox {
         if c.backlog && request.verb != Verb::Add {
             return refuse(Code::Late, "The player was away when this was sent; say it again if you still want it.");
         }
-        let waits = matches!(request.command, Command::Add { .. } | Command::Search { .. });
+        let waits = matches!(request.command, Command::Add { .. } | Command::Search { .. } | Command::Playlist { .. });
         if waits && self.pending.len() >= MAX_PENDING {
             let busy = Refusal::new(Code::Busy, "Too many commands wait for the catalogue; try again in a second.");
             return Err(Refusal { retry_after_s: Some(1), ..busy });
@@ -159,7 +167,7 @@ impl Jukebox {
         let outcome = match (hits, &request.command) {
             (None, _) => Err(no_catalogue()),
             (Some((hits, total)), Command::Search { .. }) => {
-                Ok(json!({"results": hits.iter().map(Hit::from).collect::<Vec<_>>(), "total": total}))
+                Ok(json!({"results": hits.iter().map(|h| self.hit(h)).collect::<Vec<_>>(), "total": total}))
             }
             (Some((hits, total)), Command::Add { what, place, twice, strict }) => {
                 let by = request.by.clone().unwrap_or_else(|| default_by(ask.source).into());
@@ -168,6 +176,76 @@ impl Jukebox {
             _ => Err(Refusal::new(Code::Internal, "An answer that nobody asked for.")),
         };
         self.answer(&ask, outcome);
+    }
+
+    /// The catalogue has answered with a list.
+    pub(crate) fn listed(&mut self, token: u64, list: Option<Listed>) {
+        let Some(i) = self.pending.iter().position(|p| p.question == token) else { return };
+        let Pending { ask, request, .. } = self.pending.remove(i);
+        let by = request.by.clone().unwrap_or_else(|| default_by(ask.source).into());
+        let outcome = match (&request.command, list) {
+            (Command::Playlist { .. }, None) if self.catalogue.tracks.is_none() => Err(no_catalogue()),
+            (Command::Playlist { name, .. }, None) => {
+                let name: String = name.chars().take(80).collect();
+                let reason = format!("There is no playlist '{name}'; the verb playlists names them.");
+                Err(Refusal { field: Some("name".into()), ..Refusal::new(Code::UnknownPlaylist, reason) })
+            }
+            (Command::Playlist { name, mode, .. }, Some(list)) => {
+                self.still_at(request.if_rev).and_then(|()| self.add_playlist(name, *mode, &list, &by))
+            }
+            _ => Err(Refusal::new(Code::Internal, "An answer that nobody asked for.")),
+        };
+        self.answer(&ask, outcome);
+    }
+
+    fn add_playlist(&mut self, name: &str, mode: Mode, list: &Listed, by: &str) -> Result<Value, Refusal> {
+        if list.rows.is_empty() {
+            let name: String = name.chars().take(80).collect();
+            return Err(Refusal::new(Code::NotFound, format!("The library holds none of the tracks of '{name}'.")));
+        }
+        if mode == Mode::Replace {
+            self.remember_current(self.playback.position(&self.queue), true);
+            self.take_out(|_| true, by, None);
+        }
+        let fresh = self.queue.is_empty();
+        let room = MAX_ENTRIES - self.queue.len();
+        let rows = list.rows.iter().take(room);
+        // A playlist is wanted whole: what is queued already comes again. Each goes right after the current one, the last first.
+        let added: Vec<EntryId> = if mode == Mode::Next && !fresh {
+            let ids = rows.rev().filter_map(|r| self.queue.add(r, by, Where::Next, true).ok());
+            ids.collect::<Vec<_>>().into_iter().rev().collect()
+        } else {
+            rows.filter_map(|r| self.queue.add(r, by, Where::End, true).ok()).collect()
+        };
+        if added.is_empty() {
+            return Err(self.full());
+        }
+        added.iter().for_each(|id| self.entry_added(*id));
+        self.event("added", json!({"playlist": name, "entries": added, "by": by}));
+        if mode == Mode::Replace {
+            self.restart_head();
+        } else {
+            self.line_changed();
+        }
+        if self.playback.intent() == Intent::Stopped {
+            self.set_intent(Intent::Playing, by);
+        }
+        let left_out = u64::from(list.total) - u64::from(list.missing) - added.len() as u64;
+        Ok(json!({"added": added.len(), "missing": list.missing, "left_out": left_out}))
+    }
+
+    /// The id of the playlist that somebody means by its id or its name, in whatever letters.
+    fn playlist_named(&self, name: &str) -> String {
+        let (id, name) = (playlist_id(name), name.trim().to_lowercase());
+        let named = self.catalogue.playlists.iter().find(|l| l.id == name || l.name.to_lowercase() == name);
+        named.map_or(id, |l| l.id.clone())
+    }
+
+    fn hit<'r>(&self, row: &'r Row) -> Hit<'r> {
+        let entry = self.queue.iter().find(|e| e.track == row.id);
+        let on_board = entry.is_some_and(|e| self.planner.on_board_pct(e.id) == 100);
+        let (title, artist, album) = (&row.title, &row.artist, &row.album);
+        Hit { track: row.id, title, artist, album, duration_ms: row.duration_ms, on_board }
     }
 
     #[expect(clippy::too_many_arguments, reason = "the fields of one command")]
@@ -197,26 +275,14 @@ impl Jukebox {
         }
         let starts_in = self.time_to_go();
         let id = self.queue.add(best, by, place, twice).map_err(|e| match e {
-            NotAdded::Full => {
-                let s = starts_in_next(starts_in, self.queue.total_ms(), self.queue.len());
-                let wait = Self::in_words(s);
-                Refusal {
-                    retry_after_s: Some(s),
-                    ..Refusal::new(
-                        Code::QueueFull,
-                        format!("The queue is full ({MAX_ENTRIES}). Try again in about {wait}."),
-                    )
-                }
-            }
+            NotAdded::Full => self.full(),
             NotAdded::Duplicate(e) => {
                 let reason = format!("{} is among the next 20 already, as entry {}.", best.title, e.0);
                 Refusal::new(Code::Duplicate, reason)
             }
         })?;
         self.entry_added(id);
-        if place == Where::Next {
-            self.behind_current_changed();
-        }
+        self.line_changed();
         self.event("added", json!({"entry": id, "track": best.id, "by": by}));
         if self.playback.intent() == Intent::Stopped {
             self.set_intent(Intent::Playing, by);
@@ -226,8 +292,15 @@ impl Jukebox {
             (Where::Next, _) => self.queue.current().map_or(0, |e| self.left_of(e.id, e.duration_ms)),
             (Where::End, _) => starts_in,
         };
-        let also: Vec<_> = hits.iter().skip(1).take(4).map(Hit::from).collect();
-        Ok(json!({"entry": id, "track": Hit::from(best), "starts_in_s": starts_in / 1_000, "also": also}))
+        let also: Vec<_> = hits.iter().skip(1).take(4).map(|h| self.hit(h)).collect();
+        Ok(json!({"entry": id, "track": self.hit(best), "starts_in_s": starts_in / 1_000, "also": also}))
+    }
+
+    fn full(&self) -> Refusal {
+        let s = starts_in_next(self.time_to_go(), self.queue.total_ms(), self.queue.len());
+        let wait = Self::in_words(s);
+        let reason = format!("The queue is full ({MAX_ENTRIES}). Try again in about {wait}.");
+        Refusal { retry_after_s: Some(s), ..Refusal::new(Code::QueueFull, reason) }
     }
 
     /// What is left of the whole queue, in milliseconds.
@@ -251,6 +324,14 @@ impl Jukebox {
         }
     }
 
+    /// The queue has changed behind the current entry: if the decoder has another order, what it has is taken back.
+    fn line_changed(&mut self) {
+        let ids = self.queue.iter().map(|e| e.id);
+        if !self.playback.fed().zip(ids).all(|(fed, id)| fed == id) {
+            self.behind_current_changed();
+        }
+    }
+
     /// Everything that needs no catalogue.
     fn carry_out(&mut self, request: &Request, source: Source) -> Result<Value, Refusal> {
         let by = request.by.clone().unwrap_or_else(|| default_by(source).into());
@@ -258,7 +339,14 @@ impl Jukebox {
             Command::Play => self.want(Intent::Playing, &by),
             Command::Pause => self.want(Intent::Paused, &by),
             Command::Toggle => self.toggle(&by),
-            Command::Stop => self.want(Intent::Stopped, &by),
+            Command::Stop { after_track: false } => self.want(Intent::Stopped, &by),
+            Command::Stop { after_track: true } => self.stop_after(&by),
+            Command::Previous => self.previous(&by)?,
+            Command::SeekTo(ms) => self.seek(*ms, &by)?,
+            Command::SeekBy(ms) => {
+                let at = self.playback.position(&self.queue).as_ms();
+                self.seek(at.saturating_add_signed(*ms), &by)?
+            }
             Command::Skip(entry) => self.skip(*entry, &by)?,
             Command::VolumeTo(to) => self.volume((*to).into(), &by),
             Command::VolumeBy(change) => self.volume(i32::from(self.volume) + i32::from(*change), &by),
@@ -268,11 +356,28 @@ impl Jukebox {
                 json!({"on": self.muted})
             }
             Command::Remove(id) => self.remove(*id, &by)?,
-            Command::Queue { offset, limit } => value(&self.queue_state(*offset, *limit)),
+            Command::Move(id, place) => self.shift(*id, *place, &by)?,
+            Command::Clear { only_by } => {
+                let current = self.queue.current().map(|e| e.id);
+                let theirs = |e: &Entry| only_by.as_ref().is_none_or(|who| e.by == *who);
+                let removed = self.take_out(|e| Some(e.id) != current && theirs(e), &by, only_by.as_deref());
+                self.line_changed();
+                json!({"removed": removed})
+            }
+            Command::Playlists(part) => {
+                let all = &self.catalogue.playlists;
+                let lists: Vec<_> = all.iter().skip(part.offset).take(part.limit).collect();
+                json!({"playlists": lists, "total": all.len()})
+            }
+            Command::Queue(part) => value(&self.queue_state(part.offset, part.limit)),
+            Command::History(part) => {
+                let plays = self.history.iter().skip(part.offset).take(part.limit).map(HistoryPlay::from);
+                json!({"plays": plays.collect::<Vec<_>>(), "total": self.history.len()})
+            }
             Command::Now => value(&self.now_state()),
             Command::Health => value(&self.health_state()),
             Command::Ping(nonce) => json!({"nonce": nonce, "boot": self.boot}),
-            Command::Add { .. } | Command::Search { .. } => {
+            Command::Add { .. } | Command::Search { .. } | Command::Playlist { .. } => {
                 return Err(Refusal::new(Code::Internal, "The catalogue was not asked."));
             }
         })
@@ -280,8 +385,12 @@ impl Jukebox {
 
     fn want(&mut self, intent: Intent, by: &str) -> Value {
         // With nothing queued there is nothing to play or to hold.
+        let stays = intent != Intent::Paused && self.stop_after.is_some();
+        if stays {
+            self.set_stop_after(None);
+        }
         let idle = self.queue.is_empty() || (intent == Intent::Paused && self.playback.intent() == Intent::Stopped);
-        let changed = if idle && intent != Intent::Stopped { false } else { self.set_intent(intent, by) };
+        let changed = if idle && intent != Intent::Stopped { stays } else { self.set_intent(intent, by) || stays };
         json!({"state": self.state(), "changed": changed})
     }
 
@@ -317,12 +426,104 @@ impl Jukebox {
         Ok(json!({"entry": self.queue.current().map(|e| e.id)}))
     }
 
+    /// Planned silence once the current entry has ended.
+    fn stop_after(&mut self, by: &str) -> Value {
+        let current = self.queue.current().filter(|_| self.playback.intent() != Intent::Stopped).map(|e| e.id);
+        let news = current.is_some() && self.stop_after.is_none();
+        if let Some(entry) = current.filter(|_| news) {
+            self.set_stop_after(Some(StopAfter { entry, by: by.into() }));
+            self.behind_current_changed();
+        }
+        json!({"state": self.state(), "changed": news})
+    }
+
+    /// More than 3 s into the track: its start. Else the last of the history comes back before it.
+    fn previous(&mut self, by: &str) -> Result<Value, Refusal> {
+        let entry = match self.history.last() {
+            Some((_, play)) if self.playback.position(&self.queue).as_ms() <= RESTARTS_AFTER_MS => play.entry.clone(),
+            _ => {
+                self.restart_head();
+                self.save_position();
+                return Ok(json!({"entry": self.queue.current().map(|e| e.id), "position_ms": 0}));
+            }
+        };
+        let (fresh, track) = (self.queue.is_empty(), entry.track);
+        let id = self.queue.put_first(entry).map_err(|_| self.full())?;
+        self.forget_last_play();
+        self.entry_added(id);
+        self.event("added", json!({"entry": id, "track": track, "by": by}));
+        self.restart_head();
+        if fresh {
+            self.set_intent(Intent::Playing, by);
+        }
+        self.save_position();
+        Ok(json!({"entry": id, "position_ms": 0}))
+    }
+
+    /// Goes elsewhere in the current track. Beyond its end is the next one.
+    fn seek(&mut self, ms: u64, by: &str) -> Result<Value, Refusal> {
+        let Some(entry) = self.queue.current().filter(|_| self.playback.intent() != Intent::Stopped) else {
+            return Err(Refusal::new(Code::NotSeekable, "Nothing plays; say play or add first."));
+        };
+        let id = entry.id;
+        if ms >= entry.duration_ms {
+            self.skip(None, by)?;
+            return Ok(json!({"entry": self.queue.current().map(|e| e.id), "position_ms": 0}));
+        }
+        let rate = self.planner.rendition(id).map_or(48_000, |r| r.init.rate);
+        let at = Frames::from_ms(ms, rate);
+        self.playback.rewind(at, self.planner.level(id, at).0 > Span(0));
+        self.planner.hurry(self.now);
+        self.save_position();
+        Ok(json!({"entry": id, "position_ms": ms}))
+    }
+
+    fn shift(&mut self, id: EntryId, place: Place, by: &str) -> Result<Value, Refusal> {
+        let before = self.queue.revision();
+        let place = self.queue.shift(id, place).map_err(|e| match e {
+            NotMoved::Unknown(e) => {
+                let field = if e == id { "entry" } else { "before" };
+                let refusal = Refusal::new(Code::UnknownEntry, format!("Entry {} is not in the queue.", e.0));
+                Refusal { field: Some(field.into()), ..refusal }
+            }
+            NotMoved::Current(e) if e == id => {
+                Refusal::new(Code::NotAllowed, format!("Entry {} is the current one; it keeps its place.", e.0))
+            }
+            NotMoved::Current(e) => {
+                Refusal::new(Code::NotAllowed, format!("Entry {} is the current one; nothing goes before it.", e.0))
+            }
+        })?;
+        if self.queue.revision() != before {
+            self.queue_changed();
+            let track = self.queue.find(id).map(|(_, e)| e.track);
+            self.event("moved", json!({"entry": id, "track": track, "place": place, "by": by}));
+            self.line_changed();
+        }
+        Ok(json!({"place": place}))
+    }
+
+    /// Takes entries out together: those of which `which` says so.
+    fn take_out(&mut self, which: impl Fn(&Entry) -> bool, by: &str, only_by: Option<&str>) -> usize {
+        let gone: Vec<EntryId> = self.queue.iter().filter(|e| which(e)).map(|e| e.id).collect();
+        for id in &gone {
+            self.queue.remove(*id);
+            self.entry_forgotten(*id);
+        }
+        if !gone.is_empty() {
+            self.queue_changed();
+            self.event("cleared", json!({"removed": gone.len(), "entries": gone, "only_by": only_by, "by": by}));
+        }
+        gone.len()
+    }
+
     fn remove(&mut self, id: EntryId, by: &str) -> Result<Value, Refusal> {
         let Some((place, _)) = self.queue.find(id) else {
             let refusal = Refusal::new(Code::UnknownEntry, format!("Entry {} is not in the queue.", id.0));
             return Err(Refusal { field: Some("entry".into()), ..refusal });
         };
-        let fed = self.playback.is_fed(id);
+        if place == 0 {
+            self.remember_current(self.playback.position(&self.queue), true);
+        }
         if let Some(e) = self.queue.remove(id) {
             self.entry_forgotten(id);
             self.queue_changed();
@@ -330,8 +531,8 @@ impl Jukebox {
         }
         if place == 0 {
             self.restart_head();
-        } else if fed {
-            self.behind_current_changed();
+        } else {
+            self.line_changed();
         }
         Ok(json!({"entry": id}))
     }
@@ -372,8 +573,8 @@ impl Jukebox {
                 // A press always means the current entry: nothing can be refused.
                 let _ = self.skip(None, by);
             }
-            Gesture::Press(Button::Previous) if self.queue.is_empty() => self.word("Nothing before", ""),
-            Gesture::Press(Button::Previous) => self.playback.rewind(Frames::default(), true),
+            // Boards with four buttons have no other.
+            Gesture::Press(Button::Previous) | Gesture::Long(Button::Next) => self.back(),
             Gesture::Press(Button::VolumeUp) | Gesture::Repeat(Button::VolumeUp) => self.turn(2),
             Gesture::Press(Button::VolumeDown) | Gesture::Repeat(Button::VolumeDown) => self.turn(-2),
             Gesture::Turn(n) => self.turn(n.into()),
@@ -382,6 +583,14 @@ impl Jukebox {
                 self.overlay_until = Some(self.now + OVERLAY);
             }
             _ => {}
+        }
+    }
+
+    fn back(&mut self) {
+        if self.queue.is_empty() && self.history.is_empty() {
+            self.word("Nothing before", "");
+        } else if self.previous("button").is_err() {
+            self.word("The queue is full", "");
         }
     }
 

@@ -54,6 +54,8 @@ pub struct Playback {
     /// The audio threads were told to hold.
     held: bool,
     announced: Option<EntryId>,
+    /// Nothing is to follow this entry.
+    last: Option<EntryId>,
     /// Ran dry in mid-track, since when.
     starving: Option<Instant>,
     /// Should sound and does not: time that is not yet counted.
@@ -93,6 +95,7 @@ impl Playback {
             output: OutputState::Closed,
             held,
             announced: None,
+            last: None,
             starving: None,
             due: Span(0),
             silence: Span(0),
@@ -172,6 +175,11 @@ impl Playback {
         self.orders.push(Order::Flush { generation: self.generation, more });
     }
 
+    /// Nothing follows this entry, whatever is behind it in the queue; none: all do.
+    pub fn end_after(&mut self, entry: Option<EntryId>) {
+        self.last = entry;
+    }
+
     /// Takes back what was given beyond the entry `keep`, because the queue behind it changed. False: it is in the ring
     /// already, and only a new generation helps.
     pub fn take_back(&mut self, keep: EntryId) -> bool {
@@ -209,6 +217,7 @@ impl Playback {
     pub fn next_to_feed<'q>(&self, queue: &'q Queue) -> Option<&'q Entry> {
         match self.line.back() {
             None => queue.current(),
+            Some(f) if self.last == Some(f.entry) => None,
             Some(f) if f.complete => queue.after(f.entry),
             Some(_) => None,
         }

@@ -58,6 +58,26 @@ pub enum Where {
     Next,
 }
 
+/// Where an entry is moved to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Right after the current one.
+    Next,
+    /// Behind all others.
+    End,
+    /// Before this one.
+    Before(EntryId),
+}
+
+/// Why an entry was not moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotMoved {
+    /// There is no such entry.
+    Unknown(EntryId),
+    /// The current entry stays where it is, and nothing goes before it.
+    Current(EntryId),
+}
+
 /// Why an entry was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotAdded {
@@ -149,11 +169,61 @@ impl Queue {
         Ok(id)
     }
 
+    /// Gives an entry another place, and says which: 1 is right after the current one.
+    pub fn shift(&mut self, id: EntryId, place: Place) -> Result<usize, NotMoved> {
+        let at = |id| match self.find(id) {
+            Some((0, _)) => Err(NotMoved::Current(id)),
+            Some((i, _)) => Ok(i),
+            None => Err(NotMoved::Unknown(id)),
+        };
+        let from = at(id)?;
+        let to = match place {
+            Place::Next => 1,
+            Place::End => self.entries.len() - 1,
+            // It has left its own place when the other is counted.
+            Place::Before(other) => at(other).map(|i| if i > from { i - 1 } else { i })?,
+        };
+        if to != from
+            && let Some(entry) = self.entries.remove(from)
+        {
+            self.entries.insert(to, entry);
+            self.revision += 1;
+        }
+        Ok(to)
+    }
+
+    /// Puts an entry before all others, under a new id.
+    pub fn put_first(&mut self, entry: Entry) -> Result<EntryId, NotAdded> {
+        if self.entries.len() >= MAX_ENTRIES {
+            return Err(NotAdded::Full);
+        }
+        self.last_id += 1;
+        let id = EntryId(self.last_id);
+        self.entries.push_front(Entry { id, ..entry });
+        self.revision += 1;
+        Ok(id)
+    }
+
     /// Takes an entry out.
     pub fn remove(&mut self, id: EntryId) -> Option<Entry> {
         let (i, _) = self.find(id)?;
         self.revision += 1;
         self.entries.remove(i)
+    }
+}
+
+/// Puts things into an order that only the seed decides (Fisher and Yates; numbers by splitmix64 of Steele and others,
+/// "Fast splittable pseudorandom number generators", 2014).
+pub fn shuffle<T>(things: &mut [T], seed: u64) {
+    let mut state = seed;
+    for n in (1..things.len()).rev() {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^= z >> 31;
+        // Of 64 bits: what the remainder prefers cannot be heard.
+        things.swap(n, (z % (n as u64 + 1)) as usize);
     }
 }
 
@@ -183,6 +253,47 @@ mod tests {
         assert_eq!(q.revision(), 5, "what changes nothing bumps nothing");
         let d = Queue::restore(q.entries.clone(), q.revision(), 0).add(&row(9), "x", Where::End, false).unwrap();
         assert!(d.0 > c.0 && d.0 > b.0, "an id is never used again");
+    }
+
+    #[test]
+    fn entries_move_and_the_current_one_stays() {
+        let mut q = Queue::default();
+        let id: alloc::vec::Vec<_> = (0..5).map(|n| q.add(&row(n), "x", Where::End, false).unwrap()).collect();
+        let order = |q: &Queue| q.iter().map(|e| e.id.0).collect::<alloc::vec::Vec<_>>();
+        assert_eq!(q.shift(id[3], Place::Next), Ok(1));
+        assert_eq!(order(&q), [1, 4, 2, 3, 5]);
+        assert_eq!(q.shift(id[3], Place::Before(id[4])), Ok(3));
+        assert_eq!(order(&q), [1, 2, 3, 4, 5]);
+        assert_eq!(q.shift(id[4], Place::Before(id[1])), Ok(1));
+        assert_eq!(q.shift(id[4], Place::End), Ok(4));
+        assert_eq!(order(&q), [1, 2, 3, 4, 5]);
+        let rev = q.revision();
+        assert_eq!(q.shift(id[4], Place::End), Ok(4));
+        assert_eq!(q.shift(id[2], Place::Before(id[2])), Ok(2));
+        assert_eq!(q.shift(id[0], Place::End), Err(NotMoved::Current(id[0])));
+        assert_eq!(q.shift(id[2], Place::Before(id[0])), Err(NotMoved::Current(id[0])));
+        assert_eq!(q.shift(EntryId(9), Place::Next), Err(NotMoved::Unknown(EntryId(9))));
+        assert_eq!((order(&q), q.revision()), (alloc::vec![1, 2, 3, 4, 5], rev), "what changes nothing bumps nothing");
+        let back = q.remove(id[0]).unwrap();
+        assert_eq!(q.put_first(back), Ok(EntryId(6)), "an id is never used again");
+        assert_eq!(order(&q), [6, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn a_seed_is_an_order() {
+        let order = |seed| {
+            let mut all: alloc::vec::Vec<u8> = (0..40).collect();
+            shuffle(&mut all, seed);
+            all
+        };
+        assert_eq!(order(7), order(7));
+        assert_ne!(order(7), order(8));
+        let mut sorted = order(7);
+        sorted.sort_unstable();
+        assert!(sorted.iter().copied().eq(0..40) && sorted != order(7));
+        // Every place is taken by everybody, about equally often.
+        let first = (0..4_000).filter(|&seed| order(seed)[0] == 0).count();
+        assert!((60..=140).contains(&first), "{first} of 4,000 by 40");
     }
 
     #[test]

@@ -226,9 +226,13 @@ pub enum Code {
     Busy,
     /// The URL is on no allow-list.
     UrlNotAllowed,
+    /// No playlist of that name.
+    UnknownPlaylist,
     /// The catalogue is not here yet.
     NoCatalogue,
-    /// Not allowed for all players at once.
+    /// Nothing plays or is paused in which one could go elsewhere.
+    NotSeekable,
+    /// Not allowed for all players at once, or to the entry that plays.
     NotAllowed,
     /// The response topic is not under the site's reply topic.
     BadResponseTopic,
@@ -238,7 +242,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, for the documentation and its test.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::BadPayload,
         Self::UnknownVerb,
         Self::UnknownTrack,
@@ -255,7 +259,9 @@ impl Code {
         Self::TooLarge,
         Self::Busy,
         Self::UrlNotAllowed,
+        Self::UnknownPlaylist,
         Self::NoCatalogue,
+        Self::NotSeekable,
         Self::NotAllowed,
         Self::BadResponseTopic,
         Self::Internal,

@@ -43,7 +43,7 @@ pub(crate) struct Told {
     silence_before_today: Span,
 }
 
-type NowKey = (u64, State, Option<EntryId>, bool, Option<&'static str>, bool);
+type NowKey = (u64, State, Option<EntryId>, bool, Option<&'static str>, bool, bool);
 
 impl Told {
     pub(crate) fn poll_timeout(&self, state: State) -> Option<Instant> {
@@ -71,7 +71,7 @@ impl Jukebox {
         let reason = self.reason().map(|r| r.0.code());
         let current = self.queue.current().map(|e| e.id);
         let playable = current.and_then(|c| self.planner.rendition(c)).is_some();
-        let key = (self.queue.revision(), state, current, playable, reason, clock);
+        let key = (self.queue.revision(), state, current, playable, reason, clock, self.stop_after.is_some());
         let again = state == State::Playing && self.now.since(self.told.now_at) >= NOW_EVERY;
         if self.told.now != Some(key) || again {
             (self.told.now, self.told.now_at) = (Some(key), self.now);
@@ -149,6 +149,7 @@ impl Jukebox {
             clock: if self.clock.is_some() { "synced" } else { "unknown" },
             rendition,
             waiting: None,
+            stops_after: self.stop_after.is_some(),
             reason,
         }
     }
@@ -249,6 +250,7 @@ impl Jukebox {
                 None => Text::new("Nothing is lost; it goes on by itself"),
             },
             (_, Some(w)) => Text::new(w),
+            (_, None) if self.stop_after.is_some() => Text::new("Stops after this track"),
             (_, None) => match self.queue.iter().nth(1) {
                 Some(next) if next.artist.is_empty() => text(format_args!("Next: {}", next.title)),
                 Some(next) => text(format_args!("Next: {}, {}", next.title, next.artist)),

@@ -3,17 +3,19 @@
 //! JSON of the MQTT contract, `jukebox/1/...`: adding a field keeps `/1/`, removing one or changing its meaning is `/2/`.
 //! The fields are in the order in which people read them.
 
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::command::Refusal;
-use crate::library::{Row, TrackId};
+use crate::history::Play;
+use crate::library::TrackId;
 use crate::queue::Entry;
 use crate::reason::Code;
 use crate::sound::EntryId;
+use crate::time::UnixMs;
 use crate::view::Grade;
 
 /// What a message is made of: an object as JSON.
@@ -98,6 +100,8 @@ pub struct Now<'a> {
     pub rendition: Option<&'static str>,
     /// What the queue waits for while something else plays; null.
     pub waiting: Option<()>,
+    /// Whether people want it to stop when this track has ended.
+    pub stops_after: bool,
     /// Why it does not sound, if it should.
     pub reason: Option<Because>,
 }
@@ -132,6 +136,41 @@ pub struct QueueState<'a> {
     pub total_ms: u64,
     /// The first 20, or what was asked for.
     pub entries: Vec<QueueEntry<'a>>,
+}
+
+/// A play in the data of the verb `history`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HistoryPlay<'a> {
+    /// The number that its entry had.
+    pub entry: EntryId,
+    /// Its track.
+    pub track: TrackId,
+    /// Title.
+    pub title: &'a str,
+    /// Artist.
+    pub artist: &'a str,
+    /// Album.
+    pub album: &'a str,
+    /// Length in milliseconds.
+    pub duration_ms: u64,
+    /// Who asked for it.
+    pub by: &'a str,
+    /// When it left the queue, RFC 3339; null if the clock was not known to be right.
+    pub at: Option<String>,
+    /// How far it was played, in milliseconds.
+    pub played_ms: u64,
+    /// Whether somebody skipped it.
+    pub skipped: bool,
+}
+
+impl<'a> From<&'a Play> for HistoryPlay<'a> {
+    fn from(p: &'a Play) -> Self {
+        let e = &p.entry;
+        let (title, artist, album, by) = (&e.title, &e.artist, &e.album, &e.by);
+        let at = p.at_ms.map(|at| UnixMs(at).to_string());
+        let (duration_ms, played_ms, skipped) = (e.duration_ms, p.played_ms, p.skipped);
+        Self { entry: e.id, track: e.track, title, artist, album, duration_ms, by, at, played_ms, skipped }
+    }
 }
 
 /// Seconds of unplanned silence.
@@ -213,12 +252,8 @@ pub struct Hit<'a> {
     pub album: &'a str,
     /// Length in milliseconds.
     pub duration_ms: u64,
-}
-
-impl<'a> From<&'a Row> for Hit<'a> {
-    fn from(r: &'a Row) -> Self {
-        Self { track: r.id, title: &r.title, artist: &r.artist, album: &r.album, duration_ms: r.duration_ms }
-    }
+    /// Whether it is known to play without any link.
+    pub on_board: bool,
 }
 
 /// The answer to a command.

@@ -6,6 +6,7 @@
 //! Law: the copy can be lost and is then fetched again; the root cannot be turned back. Case and accents are folded, all
 //! words must be there, the last one may be a prefix.
 
+mod playlists;
 mod table;
 
 use std::io::{self, Read};
@@ -13,7 +14,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use jukebox_core::library::{CataloguePage, Digest, FormatError, MAX_OBJECT, PageList, PageRef, Root, Row, TrackId};
+use jukebox_core::exchange::{List, Listed, SavedList};
+use jukebox_core::library::{
+    CataloguePage, Digest, FormatError, MAX_OBJECT, PageList, PageRef, Playlist, Root, Row, TrackId,
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
@@ -186,6 +190,22 @@ impl Catalogue {
         self.run(move |t| t.by_id(&id)).await
     }
 
+    /// The library's playlists, by id.
+    pub async fn playlists(&self) -> Result<Vec<SavedList>, CatalogueError> {
+        self.run(|t| t.playlists()).await
+    }
+
+    /// Tracks of a list from `offset` on, at most `limit`, shuffled if there is a seed; none if there is no such list.
+    pub async fn list(
+        &self,
+        list: List,
+        seed: Option<u64>,
+        offset: u32,
+        limit: u32,
+    ) -> Result<Option<Listed>, CatalogueError> {
+        self.run(move |t| t.list(&list, seed, offset, limit)).await
+    }
+
     /// How many tracks there are.
     pub async fn count(&self) -> Result<u32, CatalogueError> {
         self.run(|t| t.count()).await
@@ -243,6 +263,7 @@ impl Catalogue {
             self.take_in(place, object, bytes).await?;
             progress(at);
         }
+        self.refresh_playlists(fetcher, &root, deadline).await?;
         holding.root = Some(digest);
         let tracks = self
             .run(move |t| {
@@ -271,6 +292,24 @@ impl Catalogue {
             return Err(RefreshError::Broken(FormatError::Value { field: "pages", why: "more than 100,000" }));
         }
         Ok(pages)
+    }
+
+    /// Brings the playlists up to the root's.
+    async fn refresh_playlists(&self, fetcher: &Fetcher, root: &Root, deadline: Duration) -> Result<(), RefreshError> {
+        let mut held = self.run(|t| t.playlist_objects()).await?;
+        for list in &root.playlists {
+            if held.remove(&list.id) == Some(list.object) {
+                continue;
+            }
+            let fetched = fetcher.fetch(Want::whole(list.object, deadline)).await.map_err(RefreshError::Fetch)?;
+            let playlist = Playlist::parse(&fetched.bytes).map_err(RefreshError::Broken)?;
+            let list = list.clone();
+            self.run(move |t| t.put_playlist(&list, &playlist.tracks)).await?;
+        }
+        for (id, _) in held {
+            self.run(move |t| t.remove_playlist(&id)).await?;
+        }
+        Ok(())
     }
 
     /// Unpacks a page and takes it in, all on the catalogue's thread.

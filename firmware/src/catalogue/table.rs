@@ -1,4 +1,4 @@
-//! The catalogue's tables: rows by rank, words in FTS5, pages by place.
+//! The catalogue's tables: rows by rank, words in FTS5, pages by place, playlists by name.
 //!
 //! *Place*: where a page stands among the pages, with gaps, so that a page that replaces another takes a place between the
 //! same neighbours and no other row moves. *Rank*: popularity (greater first), then place, then the row's index in its page:
@@ -12,10 +12,10 @@ use std::{fs, io};
 use jukebox_core::library::{Digest, PageRef, Row, TrackId};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
-use super::Hits;
+use super::{Hits, playlists};
 
 /// Form of the tables; another one is rebuilt.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 /// Rows of a page fit here (publish writes at most 800).
 const INDEX_BITS: u32 = 10;
 /// Places: thousands of times more than pages, for the gaps.
@@ -39,10 +39,10 @@ const SCHEMA: &str = "
     CREATE INDEX track_place ON track (place);
     CREATE VIRTUAL TABLE word USING fts5(title, artist, album, content = '', contentless_delete = 1,
         tokenize = 'unicode61 remove_diacritics 2', prefix = '1 2 3');
-    PRAGMA user_version = 1;";
+    PRAGMA user_version = 2;";
 
 pub(super) struct Table {
-    db: Connection,
+    pub(super) db: Connection,
     path: PathBuf,
 }
 
@@ -199,11 +199,11 @@ impl Table {
     }
 }
 
-fn select(rest: &str) -> String {
+pub(super) fn select(rest: &str) -> String {
     format!("SELECT rank, id, title, artist, album, year, duration_ms, record {rest}")
 }
 
-fn row(r: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
+pub(super) fn row(r: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
     Ok(Row {
         popularity: popularity(r.get(0)?),
         id: TrackId(r.get(1)?),
@@ -277,8 +277,8 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
          PRAGMA cache_size = -1024;",
     )?;
     match db.query_row("PRAGMA user_version", [], |r| r.get::<_, i64>(0))? {
-        0 => db.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;"))?,
-        FORMAT => db.query_row("SELECT count(*) FROM meta, page", [], |_| Ok(()))?,
+        0 => db.execute_batch(&format!("BEGIN IMMEDIATE; {} {SCHEMA} COMMIT;", playlists::SCHEMA))?,
+        FORMAT => db.query_row("SELECT count(*) FROM meta, page, playlist", [], |_| Ok(()))?,
         _ => {
             return Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT), None));
         }

@@ -10,7 +10,7 @@ use jukebox_board::buttons::{HELP, Key, Keyboard};
 use jukebox_board::panel::{Panel, PanelHandle, Png, Terminal};
 use jukebox_board::profile::Profile;
 use jukebox_core::checkpoint::{KnownLibrary, Saved};
-use jukebox_core::exchange::{self, Input, Settings, Vitals};
+use jukebox_core::exchange::{self, Input, List, Settings, Vitals};
 use jukebox_core::jukebox::Jukebox;
 use jukebox_core::library::{Digest, RenditionName, TrackId};
 use jukebox_core::link::Sample;
@@ -252,6 +252,18 @@ impl Parts {
         });
     }
 
+    pub(super) fn list(&self, token: u64, list: List, seed: Option<u64>, offset: u32, limit: u32) {
+        let (catalogue, inbox) = (self.catalogue.clone(), self.inbox.clone());
+        tokio::task::spawn_local(async move {
+            let list = match catalogue.list(list, seed, offset, limit).await {
+                Ok(Some(list)) if list.total == 0 && tracks(&catalogue).await.is_none() => None,
+                Ok(list) => list,
+                Err(e) => none(&e),
+            };
+            let _ = inbox.send(News::Input(Input::Listed { token, list })).await;
+        });
+    }
+
     /// Looks at the library's root every minute, at the first catalogue more often.
     fn refresh_catalogue(&self) {
         let (catalogue, fetcher, inbox) = (self.catalogue.clone(), self.fetcher.clone(), self.inbox.clone());
@@ -270,6 +282,7 @@ impl Parts {
                 });
                 outcome(&mut state, refreshed.await);
                 state.tracks = tracks(&catalogue).await;
+                state.playlists = catalogue.playlists().await.unwrap_or_default();
                 let wait = if state.tracks.is_none() { REFRESH_FIRST } else { REFRESH };
                 let _ = inbox.send(News::Input(Input::Catalogue(state.clone()))).await;
                 tokio::time::sleep(wait.mul_f64(0.75 + jitter() / 2.0)).await;
@@ -390,6 +403,7 @@ fn settings(config: &Config, model: String) -> Settings {
         loudness_lufs: config.output.loudness_lufs,
         ahead: Span::s(u64::from(config.store.ahead_min) * 60),
         idle_close: Span::s(u64::from(config.output.idle_close_min) * 60),
+        history_keep: Span::s(u64::from(config.history.keep_days) * 86_400),
         rendition: RenditionName::Original,
     }
 }

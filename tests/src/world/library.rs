@@ -5,10 +5,12 @@
 
 use std::collections::HashMap;
 
+use jukebox_core::exchange::{List, Listed};
 use jukebox_core::library::{
     Codec, Digest, FORMAT, IndexPage, IndexRef, Init, Record, Rendition, RenditionName, Row, SEGMENTS_PER_PAGE,
-    SegmentRef, TrackId, encode,
+    SegmentRef, TrackId, encode, playlist_id,
 };
+use jukebox_core::queue::shuffle;
 
 /// Frames a second of the original of every track here, and of the DAC.
 pub const RATE: u32 = 44_100;
@@ -59,6 +61,8 @@ fn scale(n: u64, from: u32, to: u32) -> u64 {
 pub struct Library {
     /// Rows of the catalogue.
     pub rows: Vec<Row>,
+    /// Playlists by name; a track may be missing.
+    pub playlists: Vec<(String, Vec<TrackId>)>,
     /// Audible frames of each track, at [`RATE`].
     pub frames: Vec<u64>,
     /// Records and index pages by digest.
@@ -67,7 +71,38 @@ pub struct Library {
     pub segments: HashMap<Digest, Part>,
 }
 
+/// The id of track `n`.
+fn track_id(n: u64) -> TrackId {
+    let mut id = [0; 10];
+    id[..8].copy_from_slice(&n.to_be_bytes());
+    TrackId(id)
+}
+
 impl Library {
+    /// A playlist of these tracks, by number; a number without a track is a track that is gone.
+    #[must_use]
+    pub fn with_playlist(mut self, name: &str, tracks: &[u64]) -> Self {
+        self.playlists.push((name.into(), tracks.iter().map(|&n| track_id(n)).collect()));
+        self
+    }
+
+    /// What the catalogue answers.
+    pub fn list(&self, list: &List, seed: Option<u64>, offset: u32, limit: u32) -> Option<Listed> {
+        let mut ids: Vec<TrackId> = match list {
+            List::Playlist(id) => self.playlists.iter().find(|p| playlist_id(&p.0) == *id)?.1.clone(),
+            List::Popular => self.rows.iter().map(|r| r.id).collect(),
+        };
+        let total = ids.len() as u32;
+        if let Some(seed) = seed {
+            shuffle(&mut ids, seed);
+        }
+        let asked: Vec<_> = ids.into_iter().skip(offset as usize).take(limit as usize).collect();
+        let find = |id: &TrackId| self.rows.iter().find(|r| r.id == *id).cloned();
+        let rows: Vec<_> = asked.iter().filter_map(find).collect();
+        let missing = (asked.len() - rows.len()) as u32;
+        Some(Listed { rows, missing, total })
+    }
+
     /// `lengths_s`: a track for each, so many seconds long.
     pub fn new(lengths_s: &[u64]) -> Self {
         let mut library = Self::default();
@@ -100,12 +135,11 @@ impl Library {
             .collect();
         let opus = |l: &mut Self, name, kbps| l.rendition(n, name, kbps, OPUS_DELAY, opus_frames, &packets);
         let renditions = vec![original, opus(self, RenditionName::Opus96, 96), opus(self, RenditionName::Opus32, 32)];
-        let mut id = [0; 10];
-        id[..8].copy_from_slice(&n.to_be_bytes());
+        let id = track_id(n);
         let duration_ms = frames * 1_000 / u64::from(RATE);
         let record = Record {
             format: FORMAT,
-            id: TrackId(id),
+            id,
             title: format!("Track {n}"),
             artist: "Artist".into(),
             album: String::new(),
@@ -123,7 +157,7 @@ impl Library {
         let (title, artist) = (record.title, record.artist);
         self.frames.push(frames);
         self.rows.push(Row {
-            id: TrackId(id),
+            id,
             title,
             artist,
             album: String::new(),

@@ -9,9 +9,9 @@ pub mod library;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jukebox_core::checkpoint::Saved;
-use jukebox_core::exchange::{Catalogue, Incoming, Input, Output, Settings, Source};
+use jukebox_core::exchange::{Catalogue, Incoming, Input, Output, SavedList, Settings, Source};
 use jukebox_core::jukebox::Jukebox;
-use jukebox_core::library::{Digest, RenditionName};
+use jukebox_core::library::{Digest, RenditionName, playlist_id};
 use jukebox_core::link::Sample;
 use jukebox_core::reason::Reason;
 use jukebox_core::time::{Instant, Span};
@@ -39,6 +39,7 @@ pub fn settings() -> Settings {
         loudness_lufs: -18.0,
         ahead: Span::s(1_800),
         idle_close: Span::s(600),
+        history_keep: Span::s(30 * 86_400),
         rendition: RenditionName::Original,
     }
 }
@@ -149,7 +150,14 @@ impl World {
     fn connect(&mut self) {
         self.drain();
         let tracks = Some(self.library.rows.len() as u64);
-        self.give(Input::Catalogue(Catalogue { tracks, ..Catalogue::default() }));
+        let playlists = self.library.playlists.iter();
+        let playlists = playlists.map(|(name, ids)| SavedList {
+            id: playlist_id(name),
+            name: name.clone(),
+            tracks: ids.len() as u32,
+        });
+        let playlists = playlists.collect();
+        self.give(Input::Catalogue(Catalogue { tracks, playlists, ..Catalogue::default() }));
         self.give(Input::Bots { up: true, name_taken: false });
     }
 
@@ -314,6 +322,10 @@ impl World {
                     let hits: Vec<_> = self.library.rows.iter().filter(|r| r.id == track).cloned().collect();
                     let total = hits.len() as u64;
                     self.at(Span::ms(2), Event::Give(run, Input::Found { token, hits: Some((hits, total)) }));
+                }
+                Output::List { token, list, seed, offset, limit } => {
+                    let list = self.library.list(&list, seed, offset, limit);
+                    self.at(Span::ms(2), Event::Give(run, Input::Listed { token, list }));
                 }
                 Output::Save(changes) => self.unsaved.extend(changes),
                 Output::SavePosition(p) => self.position = Some(p),
