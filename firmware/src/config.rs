@@ -72,8 +72,14 @@ pub struct Office {
     /// The player's id, `[a-z0-9-]{1,32}`, unique per broker.
     #[serde(deserialize_with = "id")]
     pub player: String,
-    /// Places that serve the library, best first, at least one: `https://`, with `insecure` also `http://`, or a folder (absolute by now).
+    /// Places that serve the library, at least one; the first one's root counts: `https://`, with `insecure` also `http://`, or a folder (absolute by now).
     pub origins: Vec<String>,
+    /// Network interfaces to leave by, best first; empty: as the system's routes say.
+    #[serde(default)]
+    pub interfaces: Vec<String>,
+    /// Those of them, and others, that cost by the byte.
+    #[serde(default)]
+    pub metered: Vec<String>,
     /// PEM file with the roots that origins and broker are checked against; instead of `ca_pem`.
     pub ca: Option<PathBuf>,
     /// The same roots, written out.
@@ -372,6 +378,14 @@ impl Config {
         for origin in &office.origins {
             self.check_origin(origin).map_err(|what| (&["office", "origins"] as &[_], what))?;
         }
+        for (key, names) in [("interfaces", &office.interfaces), ("metered", &office.metered)] {
+            // IFNAMSIZ of Linux, without the zero.
+            let wrong = names.iter().find(|n| n.is_empty() || n.len() > 15 || n.contains(['/', ' ', '\0']));
+            if let Some(name) = wrong {
+                let what = format!("`{name}` is no network interface: write its name, for example \"wlan0\"");
+                return Err((if key == "metered" { &["office", "metered"] } else { &["office", "interfaces"] }, what));
+            }
+        }
         if office.ca.is_some() && office.ca_pem.is_some() {
             return Err((&["office", "ca"], "`ca` and `ca_pem` say the same: keep one".into()));
         }
@@ -432,6 +446,7 @@ impl Config {
             "https" => check_url(origin),
             "http" if self.office.insecure => check_url(origin),
             "http" => Err(format!("{origin} is not protected: use https://, or allow it with `insecure = true`")),
+            "smb" | "cifs" | "nfs" => Err(format!("{origin}: mount the share, and give its folder")),
             _ => Err(format!("{origin}: an origin is https://HOST/, http://HOST/ or a folder, not {scheme}://")),
         }
     }

@@ -4,12 +4,14 @@
 //! little. Law: with a proxy nothing goes past it, names are not even resolved; what goes wrong at the proxy is told as
 //! such, and is link trouble.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -30,21 +32,41 @@ use tower_service::Service;
 /// All addresses of a name together; and once more for the proxy's answer.
 const CONNECT_WITHIN: Duration = Duration::from_secs(15);
 
+/// How long the resolver may think where an older answer is known.
+const DNS_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Makes connections; a cheap clone.
 #[derive(Clone)]
 pub struct Dialer {
     tcp: HttpConnector<Resolver>,
+    interfaces: Arc<[String]>,
     proxy: Option<Arc<Proxy>>,
 }
 
 impl Dialer {
     /// Through `proxy`, or straight without one.
     pub fn new(proxy: Option<Proxy>) -> Self {
-        let mut tcp = HttpConnector::new_with_resolver(Resolver(GaiResolver::new()));
+        let mut tcp = HttpConnector::new_with_resolver(Resolver::default());
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(CONNECT_WITHIN));
-        Self { tcp, proxy: proxy.map(Arc::new) }
+        Self { tcp, interfaces: Arc::default(), proxy: proxy.map(Arc::new) }
+    }
+
+    /// The same, with network interfaces to leave the machine by, best first; none leaves it to the system's routes.
+    pub fn by(self, interfaces: &[String]) -> Self {
+        Self { interfaces: interfaces.into(), ..self }
+    }
+
+    /// A dialer for each interface (or the one, where the system's routes decide), best first.
+    pub fn ways(&self) -> Vec<Self> {
+        let bound = |interface: &String| {
+            let mut dialer = self.clone();
+            // SO_BINDTODEVICE, which needs no privilege for a socket that is not bound yet (Linux 5.7).
+            dialer.tcp.set_interface(interface);
+            dialer
+        };
+        if self.interfaces.is_empty() { vec![self.clone()] } else { self.interfaces.iter().map(bound).collect() }
     }
 
     /// A connection to `port` of `host`, a name or an address (IPv6 with or without brackets).
@@ -208,22 +230,61 @@ pub enum ProxyFault {
 #[error("not resolved: {0}")]
 pub struct NotResolved(io::Error);
 
-/// The system's resolver, with an error that can be told from a refused connection.
+/// The system's resolver, with an error that can be told from a refused connection. Where it does not answer, what it said
+/// last still holds: the office seldom moves, and TLS tells if it did.
 #[derive(Clone)]
-struct Resolver(GaiResolver);
+struct Resolver {
+    system: GaiResolver,
+    last: Arc<Known>,
+}
+
+/// The last answer for each name; the configuration names a few.
+type Known = Mutex<BTreeMap<String, Vec<SocketAddr>>>;
+
+impl Default for Resolver {
+    fn default() -> Self {
+        Self { system: GaiResolver::new(), last: Arc::default() }
+    }
+}
 
 impl Service<Name> for Resolver {
-    type Response = <GaiResolver as Service<Name>>::Response;
+    type Response = std::vec::IntoIter<SocketAddr>;
     type Error = NotResolved;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, NotResolved>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), NotResolved>> {
-        self.0.poll_ready(cx).map_err(NotResolved)
+        self.system.poll_ready(cx).map_err(NotResolved)
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
-        let addresses = self.0.call(name);
-        Box::pin(async move { addresses.await.map_err(NotResolved) })
+        let (last, key) = (self.last.clone(), name.as_str().to_owned());
+        let answer = self.system.call(name);
+        Box::pin(async move {
+            let asked = async { Ok(answer.await?.collect()) };
+            Ok(remembered(&last, key, asked).await?.into_iter())
+        })
+    }
+}
+
+async fn remembered(
+    last: &Known,
+    name: String,
+    asked: impl Future<Output = io::Result<Vec<SocketAddr>>>,
+) -> Result<Vec<SocketAddr>, NotResolved> {
+    // Nothing under the lock panics half-way through a change.
+    let lock = || last.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = lock().get(&name).cloned();
+    let answer = match &known {
+        None => asked.await,
+        Some(_) => timeout(DNS_PATIENCE, asked).await.unwrap_or(Err(io::ErrorKind::TimedOut.into())),
+    };
+    match (answer, known) {
+        (Ok(addresses), _) => {
+            lock().insert(name, addresses.clone());
+            Ok(addresses)
+        }
+        (Err(_), Some(known)) => Ok(known),
+        (Err(e), None) => Err(NotResolved(e)),
     }
 }
 
@@ -243,5 +304,19 @@ mod tests {
         {
             assert!(wrong.parse::<Proxy>().unwrap_err().starts_with("a proxy is http://HOST:PORT"), "{wrong}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_resolver_that_fails_or_hangs_is_helped_by_what_it_said() {
+        let last = Known::default();
+        let office = || "office".to_owned();
+        let fails = || async { Err(io::Error::other("no")) };
+        assert!(remembered(&last, office(), fails()).await.is_err(), "nothing is known yet");
+        let here = vec![SocketAddr::from(([10, 0, 0, 1], 0))];
+        let moved = vec![SocketAddr::from(([10, 0, 0, 2], 0))];
+        assert_eq!(remembered(&last, office(), async { Ok(here.clone()) }).await.unwrap(), here);
+        assert_eq!(remembered(&last, office(), fails()).await.unwrap(), here);
+        assert_eq!(remembered(&last, office(), std::future::pending()).await.unwrap(), here);
+        assert_eq!(remembered(&last, office(), async { Ok(moved.clone()) }).await.unwrap(), moved);
     }
 }

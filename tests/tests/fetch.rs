@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use jukebox::dial::Dialer;
-use jukebox::fetch::{Fault, Fetcher, OriginError, OriginState, RootAnswer, Sample, TlsFault, Want};
+use jukebox::fetch::{Fault, Fetcher, Meter, OriginError, OriginState, RootAnswer, Sample, TlsFault, Want};
 use jukebox::store::{Limits, ObjectError, Objects, Store};
 use jukebox_core::library::Digest;
 use rustls::pki_types::CertificateDer;
@@ -277,6 +277,10 @@ impl Server {
 }
 
 fn serve(library: &Path, head: &str, s: &mut TcpStream) {
+    serve_to(library, head, s);
+}
+
+fn serve_to(library: &Path, head: &str, s: &mut impl Write) {
     let path = head.split(' ').nth(1).unwrap().trim_start_matches('/');
     let Ok(bytes) = fs::read(library.join(path)) else {
         return drop(s.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"));
@@ -381,21 +385,176 @@ async fn an_endless_object_and_an_empty_range_end() {
 #[tokio::test]
 async fn the_next_origin_helps_and_the_bad_one_comes_last() {
     let disk = Disk::new();
-    let [a, b, c] = [1, 2, 3].map(|n| disk.object(&noise(n, 100)));
+    let objects: Vec<_> = (0..20).map(|n| disk.object(&noise(n, 100))).collect();
     let bad = Server::saying("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     let good = Server::honest(disk.library());
     let (fetcher, _) = disk.fetcher(&[&bad.url(), &good.url()], None);
-    assert_eq!(fetcher.fetch(Want::whole(a, DEADLINE)).await.unwrap().origin, Some(1));
-    assert_eq!(fetcher.fetch(Want::whole(b, DEADLINE)).await.unwrap().origin, Some(1));
-    assert_eq!((bad.asked(), good.asked()), (1, 2), "an origin that failed a moment ago is not asked again");
+    for object in &objects {
+        assert_eq!(fetcher.fetch(Want::whole(*object, DEADLINE)).await.unwrap().origin, Some(1));
+    }
+    let asked = bad.asked();
+    assert!((1..5).contains(&asked), "an origin that failed a moment ago is not asked again: {asked}");
     let health = fetcher.origins();
     assert_eq!([health[0].state, health[1].state], [OriginState::Failing, OriginState::Ok]);
     assert!(health[0].avoid.is_some() && health[1].avoid.is_none());
     // Missing at the good one: the bad one may have it, so there is hope.
     assert_eq!(fetcher.fetch(Want::whole(Digest::of(b"?"), DEADLINE)).await, Err(Fault::Status(503)));
     fetcher.renew();
-    assert_eq!(fetcher.fetch(Want::whole(c, DEADLINE)).await.unwrap().origin, Some(1));
-    assert_eq!(bad.asked(), 3, "after the link came back everybody gets a chance");
+    assert!(fetcher.origins()[0].avoid.is_none(), "after the link came back everybody gets a chance");
+}
+
+#[tokio::test]
+async fn segments_are_spread_and_the_slow_one_is_avoided() {
+    let disk = Disk::new();
+    let bytes = noise(1, 40 * 40_000);
+    let object = disk.object(&bytes);
+    let [a, b] = [0; 2].map(|_| Server::honest(disk.library()));
+    let library = disk.library();
+    let slow = Arc::new(AtomicUsize::new(0));
+    let throttle = slow.clone();
+    let c = Server::start(move |head, s| {
+        if throttle.load(Ordering::SeqCst) == 0 {
+            return serve(&library, head, s);
+        }
+        // Half a second for 40 kB: slow, but not standing.
+        let mut whole = Vec::new();
+        serve_to(&library, head, &mut whole);
+        for part in whole.chunks(4_000) {
+            let _ = s.write_all(part);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    });
+    let (fetcher, _) = disk.fetcher(&[&a.url(), &b.url(), &c.url()], None);
+    let mut counts = [0; 3];
+    for n in 0..30 {
+        let fetched = fetcher.fetch(part(object, &bytes, n * 40_000..(n + 1) * 40_000)).await.unwrap();
+        counts[fetched.origin.unwrap()] += 1;
+    }
+    assert!(counts.iter().all(|c| *c >= 3), "spread: {counts:?}");
+    slow.store(1, Ordering::SeqCst);
+    let before = c.asked();
+    for n in 30..40 {
+        fetcher.fetch(part(object, &bytes, n * 40_000..(n + 1) * 40_000)).await.unwrap();
+    }
+    let asked = c.asked() - before;
+    assert!(asked <= 2, "asked {asked} times although it is slow");
+    assert!(asked == 0 || fetcher.origins()[2].state == OriginState::Slow);
+}
+
+/// Serves the head and the first half of what is asked, then stands still or hangs up.
+fn half(library: &Path, head: &str, s: &mut TcpStream) {
+    let mut whole = Vec::new();
+    serve_to(library, head, &mut whole);
+    let _ = s.write_all(&whole[..whole.len() / 2]);
+}
+
+#[tokio::test]
+async fn what_stands_still_is_gone_on_with_elsewhere() {
+    let disk = Disk::new();
+    let bytes = noise(1, 200_000);
+    let object = disk.object(&bytes);
+    let library = disk.library();
+    let stuck = Server::start(move |head, s| {
+        half(&library, head, s);
+        hold(s);
+    });
+    let (library, (heads, asked)) = (disk.library(), mpsc::channel());
+    let good = Server::start(move |head, s| {
+        heads.send(head.to_ascii_lowercase()).unwrap();
+        serve(&library, head, s);
+    });
+    let (fetcher, _) = disk.fetcher(&[&stuck.url(), &good.url()], None);
+    // Each want has an order of its own: take one that begins at the stuck origin.
+    for n in 0..20 {
+        let want = part(object, &bytes, n..150_000 + n);
+        let (start, end, meter) = (n, 150_000 + n, Meter::default());
+        let before = stuck.asked();
+        let fetched = fetcher.fetch_counted(want, &meter).await.unwrap();
+        assert_eq!((&fetched.bytes[..], fetched.origin), (&bytes[start..end], Some(1)));
+        assert_eq!(meter.bytes(), 150_000, "nothing comes twice");
+        let head = asked.recv_timeout(DEADLINE).unwrap();
+        if stuck.asked() > before {
+            assert!(!head.contains(&format!("bytes={start}-")), "it goes on behind the first half: {head}");
+            assert_eq!(fetcher.origins()[0].state, OriginState::Slow);
+            return;
+        }
+    }
+    panic!("the stuck origin was never the first");
+}
+
+#[tokio::test]
+async fn a_connection_that_stands_still_is_replaced() {
+    let disk = Disk::new();
+    let bytes = noise(1, 50_000);
+    let object = disk.object(&bytes);
+    let (library, first) = (disk.library(), AtomicUsize::new(0));
+    let server =
+        Server::start(
+            move |head, s| {
+                if first.fetch_add(1, Ordering::SeqCst) == 0 { hold(s) } else { serve(&library, head, s) }
+            },
+        );
+    let (fetcher, _) = disk.fetcher(&[&server.url()], None);
+    let fetched = fetcher.fetch(part(object, &bytes, 0..50_000)).await.unwrap();
+    assert!(fetched.bytes == bytes && server.asked() == 2);
+}
+
+#[tokio::test]
+async fn what_came_before_the_link_broke_is_not_paid_for_twice() {
+    let disk = Disk::new();
+    let bytes = noise(1, 100_000);
+    let object = disk.object(&bytes);
+    let (library, (heads, asked), turn) = (disk.library(), mpsc::channel(), AtomicUsize::new(0));
+    let wrong = noise(9, 100_000);
+    let server = Server::start(move |head, s| {
+        heads.send(head.to_ascii_lowercase()).unwrap();
+        match turn.fetch_add(1, Ordering::SeqCst) {
+            0..=2 => half(&library, head, s),
+            // A liar, half of it: its part spoils what is made with it, once.
+            4 => {
+                let answer = "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 100-90099/100000\r\n\
+                              Content-Length: 90000\r\nConnection: close\r\n\r\n";
+                let _ = s.write_all(answer.as_bytes()).and_then(|()| s.write_all(&wrong[..30_000]));
+            }
+            _ => serve(&library, head, s),
+        }
+    });
+    let (fetcher, _) = disk.fetcher(&[&server.url()], None);
+    let (want, meter) = (part(object, &bytes, 0..100_000), Meter::default());
+    assert_eq!(fetcher.fetch_counted(want.clone(), &meter).await, Err(Fault::Reset));
+    assert_eq!(meter.bytes(), 0, "what is kept is not lost");
+    let fetched = fetcher.fetch_counted(want, &meter).await.unwrap();
+    assert!(fetched.bytes == bytes && fetched.came < 30_000);
+    assert_eq!(meter.bytes(), 100_000);
+    let heads: Vec<_> = (0..4).map(|_| asked.recv_timeout(DEADLINE).unwrap()).collect();
+    assert!(heads[0].contains("bytes=0-99999"));
+    assert!(heads[1..].iter().all(|h| h.contains("-99999") && !h.contains("bytes=0-")), "{heads:?}");
+
+    let (want, meter) = (part(object, &bytes, 100..90_100), Meter::default());
+    assert_eq!(fetcher.fetch_counted(want, &meter).await.unwrap().bytes, bytes[100..90_100]);
+    assert_eq!(meter.bytes(), 30_000 + 60_000 + 90_000, "wrong bytes are paid for");
+}
+
+#[tokio::test]
+async fn one_liar_costs_nothing_but_its_bytes() {
+    let disk = Disk::new();
+    let honest = Server::honest(disk.library());
+    let liar = Server::start(|head, s| {
+        let what = if head.contains("library.json") { "{}" } else { "lie" };
+        let _ = write!(s, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{what}", what.len());
+    });
+    let (fetcher, _) = disk.fetcher(&[&liar.url(), &honest.url()], None);
+    let meter = Meter::default();
+    for n in 0..20 {
+        let object = disk.object(&noise(n, 100));
+        assert_eq!(fetcher.fetch_counted(Want::whole(object, DEADLINE), &meter).await.unwrap().origin, Some(1));
+    }
+    assert_eq!(
+        (fetcher.origins()[0].state, liar.asked()),
+        (OriginState::Lying, 1),
+        "asked once, and then for long not"
+    );
+    assert_eq!(meter.bytes(), 20 * 100 + 3);
 }
 
 #[tokio::test]

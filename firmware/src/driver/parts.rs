@@ -28,7 +28,7 @@ use crate::catalogue::{self, Catalogue, Known, RefreshError, Refreshed};
 use crate::cli::RunArgs;
 use crate::config::{self, Config, Rate};
 use crate::dial::Dialer;
-use crate::fetch::{Fetcher, Meter, OriginState, Want};
+use crate::fetch::{Fetcher, Meter, OriginState, Want, chance};
 use crate::mqtt::Mqtt;
 use crate::socket::{self, Socket};
 use crate::store::{Limits, Store};
@@ -86,7 +86,7 @@ impl Parts {
         }
         let objects = store.objects();
         let tls = config::tls_config(config)?;
-        let dialer = Dialer::new(config.office.proxy.clone());
+        let dialer = Dialer::new(config.office.proxy.clone()).by(&config.office.interfaces);
         let fetcher = Fetcher::new(
             &config.office.origins,
             dialer.clone(),
@@ -195,7 +195,9 @@ impl Parts {
             let got = fetcher.fetch_counted(want, &count.meter).await;
             let (arrival, sample) = match got {
                 Ok(f) => {
-                    let took = Span(f.took.as_micros().max(1) as u64);
+                    // Of a segment that came in parts only the last was timed: the others count at its pace.
+                    let took = f.took.mul_f64(f.bytes.len() as f64 / f.came.max(1) as f64);
+                    let took = Span(took.as_micros().max(1) as u64);
                     let sample = f.origin.map(|_| Sample { bytes: f.bytes.len() as u32, took });
                     (Ok(wish.read.then(|| f.bytes.to_vec())), sample)
                 }
@@ -285,7 +287,7 @@ impl Parts {
                 state.playlists = catalogue.playlists().await.unwrap_or_default();
                 let wait = if state.tracks.is_none() { REFRESH_FIRST } else { REFRESH };
                 let _ = inbox.send(News::Input(Input::Catalogue(state.clone()))).await;
-                tokio::time::sleep(wait.mul_f64(0.75 + jitter() / 2.0)).await;
+                tokio::time::sleep(wait.mul_f64(0.75 + chance() / 2.0)).await;
             }
         });
     }
@@ -535,8 +537,4 @@ fn random() -> u64 {
 
 fn random_hex() -> String {
     format!("{:016x}", random())
-}
-
-fn jitter() -> f64 {
-    (random() >> 11) as f64 / (1u64 << 53) as f64
 }

@@ -149,6 +149,11 @@ fn one(e: &(dyn StdError + 'static)) -> Option<Fault> {
         if e.is_incomplete_message() || e.is_closed() || e.is_canceled() {
             return Some(Fault::Reset);
         }
+        if !e.is_parse() && !e.is_user() {
+            // A stream or a connection of HTTP/2 that the other side ended: whoever did says no more than that.
+            let cause = e.source().map(classify).filter(|f| *f != Fault::Protocol);
+            return Some(cause.unwrap_or(Fault::Reset));
+        }
     }
     let e = e.downcast_ref::<io::Error>()?;
     // `source` of an `io::Error` passes over the error that it wraps.

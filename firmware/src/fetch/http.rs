@@ -3,10 +3,10 @@
 //! HTTP/2 where ALPN offers it, with pings that tell a dead connection from a slow one. Redirects are never followed.
 
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Mutex;
+use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::header::{self, HeaderMap, HeaderName};
 use hyper::{Method, Request, Response, StatusCode, Uri, body::Incoming};
@@ -14,8 +14,9 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-use super::Meter;
 use super::fault::{Fault, classify};
+use super::flow::Flow;
+use super::lock;
 use crate::dial::Dialer;
 
 /// A ping when nothing came for this long while a request is under way.
@@ -26,11 +27,12 @@ const PING_TIMEOUT: Duration = Duration::from_secs(2);
 const WINDOW: u32 = 512 << 10;
 
 pub(super) struct Http {
+    uri: Uri,
     /// Ends without a slash.
     base: String,
     tls: rustls::ClientConfig,
-    dialer: Dialer,
-    client: Mutex<Caller>,
+    /// One for each way.
+    clients: Vec<(Dialer, Mutex<Caller>)>,
 }
 
 type Caller = Client<HttpsConnector<Dialer>, Empty<Bytes>>;
@@ -45,41 +47,41 @@ pub(super) struct Ask<'a> {
     pub(super) etag: Option<&'a str>,
 }
 
-/// What came, also when it ended badly.
+/// What the head of an answer said.
 #[derive(Default)]
-pub(super) struct Came {
-    pub(super) bytes: u64,
-    pub(super) first_byte: Option<Duration>,
+pub(super) struct Head {
     pub(super) etag: Option<String>,
+    /// The `Date`, of an origin whose certificate verified.
     pub(super) date: Option<String>,
     pub(super) not_modified: bool,
-    pub(super) meter: Meter,
 }
 
 impl Http {
-    /// `base` is an `http` or `https` URL.
-    pub(super) fn new(base: &Uri, dialer: &Dialer, tls: &rustls::ClientConfig) -> Self {
+    /// `uri` is an `http` or `https` URL.
+    pub(super) fn new(uri: Uri, tls: &rustls::ClientConfig, ways: &[Dialer]) -> Self {
         let mut tls = tls.clone();
         // The connector sets what it speaks, and insists on doing so.
         tls.alpn_protocols.clear();
-        let client = Mutex::new(client(dialer, &tls));
-        Self { base: base.to_string().trim_end_matches('/').into(), tls, dialer: dialer.clone(), client }
+        let clients = ways.iter().map(|way| (way.clone(), Mutex::new(client(way, &tls)))).collect();
+        Self { base: uri.to_string().trim_end_matches('/').into(), uri, clients, tls }
     }
 
-    /// Forgets all connections: requests that are under way end by themselves.
-    pub(super) fn renew(&self) {
-        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client(&self.dialer, &self.tls);
+    /// Forgets connections, of one way or of all: requests that are under way end by themselves.
+    pub(super) fn renew(&self, way: Option<usize>) {
+        for (_, (dialer, caller)) in self.clients.iter().enumerate().filter(|(i, _)| way.is_none_or(|w| w == *i)) {
+            *lock(caller) = client(dialer, &self.tls);
+        }
     }
 
-    /// One request; `came` is filled as it goes, for whoever gives up waiting.
-    pub(super) async fn get(&self, ask: Ask<'_>, came: &mut Came) -> Result<Bytes, Fault> {
-        let start = Instant::now();
+    /// One request; `head` and `flow` are filled as it goes, for whoever gives up waiting.
+    pub(super) async fn get(&self, way: usize, ask: Ask<'_>, head: &mut Head, flow: &Flow) -> Result<Bytes, Fault> {
+        let range = ask.range.map(|r| r.start + flow.before() as u64..r.end);
         let mut request = Request::builder()
             .method(Method::GET)
             .uri(format!("{}/{}", self.base, ask.path))
             .header(header::USER_AGENT, concat!("jukebox/", env!("CARGO_PKG_VERSION")))
             .header(header::ACCEPT_ENCODING, "identity");
-        if let Some(Range { start, end }) = &ask.range {
+        if let Some(Range { start, end }) = &range {
             request = request.header(header::RANGE, format!("bytes={start}-{}", end.saturating_sub(1)));
         }
         if let Some(etag) = ask.etag {
@@ -87,17 +89,25 @@ impl Http {
         }
         // Only a URL that no origin has could fail here.
         let request = request.body(Empty::new()).map_err(|_| Fault::Protocol)?;
-        let answer = self.client.lock().unwrap_or_else(PoisonError::into_inner).request(request);
+        let answer = lock(&self.clients.get(way).ok_or(Fault::Route)?.1).request(request);
         let answer = answer.await.map_err(|e| classify(&e))?;
-        came.first_byte = Some(start.elapsed());
-        came.etag = text(answer.headers(), header::ETAG);
-        came.date = text(answer.headers(), header::DATE);
+        flow.head();
+        head.etag = text(answer.headers(), header::ETAG);
+        head.date = text(answer.headers(), header::DATE).filter(|_| self.uri.scheme_str() == Some("https"));
         if ask.etag.is_some() && answer.status() == StatusCode::NOT_MODIFIED {
-            came.not_modified = true;
+            head.not_modified = true;
             return Ok(Bytes::new());
         }
-        let exact = judge(&answer, ask.range.as_ref())?;
-        body(answer.into_body(), exact, ask.limit, came).await
+        let exact = judge(&answer, range.as_ref())?;
+        body(answer.into_body(), exact, ask.limit, flow).await?;
+        Ok(flow.take().into())
+    }
+
+    /// One TCP connect (through the proxy, if there is one); nothing is sent.
+    pub(super) async fn reach(&self, way: usize) -> Result<(), Fault> {
+        let port = self.uri.port_u16().unwrap_or(if self.uri.scheme_str() == Some("https") { 443 } else { 80 });
+        let (dialer, _) = self.clients.get(way).ok_or(Fault::Route)?;
+        dialer.dial(self.uri.host().unwrap_or_default(), port).await.map(drop).map_err(|e| classify(&e))
     }
 }
 
@@ -172,21 +182,18 @@ fn content_range(value: Option<&str>) -> Option<Range<u64>> {
     Some(first.parse().ok()?..last.parse::<u64>().ok()?.checked_add(1)?)
 }
 
-async fn body(mut body: Incoming, exact: Option<u64>, limit: u64, came: &mut Came) -> Result<Bytes, Fault> {
+async fn body(mut body: Incoming, exact: Option<u64>, limit: u64, flow: &Flow) -> Result<(), Fault> {
     let most = exact.unwrap_or(limit);
     if most > limit {
         return Err(Fault::WrongLength);
     }
-    let mut bytes = BytesMut::with_capacity(exact.unwrap_or(16 << 10) as usize);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|e| classify(&e))?;
         let Ok(data) = frame.into_data() else { continue };
-        came.bytes += data.len() as u64;
-        came.meter.add(data.len());
-        if came.bytes > most {
+        flow.push(&data);
+        if flow.came() as u64 > most {
             return Err(Fault::WrongLength);
         }
-        bytes.extend_from_slice(&data);
     }
-    if exact.is_some_and(|e| e != came.bytes) { Err(Fault::WrongLength) } else { Ok(bytes.freeze()) }
+    if exact.is_some_and(|e| e != flow.came() as u64) { Err(Fault::WrongLength) } else { Ok(()) }
 }

@@ -1,4 +1,4 @@
-//! Downloads: per-request deadline, failover between origins, samples for the estimate of the link.
+//! Downloads: many origins, a deadline for each request, a second request where one stands still, samples of the link.
 //!
 //! *Origin*: a place that serves the library, an `https` (or, where allowed, `http`) URL or a folder. *Want*: an object, or a
 //! range of one, with the digest of just these bytes. *Witness*: something that an origin sent right before; when its bytes
@@ -8,19 +8,21 @@
 //! every origin that still sends its witness right, is the track's fault.
 
 mod fault;
+mod flow;
 mod folder;
 mod http;
+mod origin;
+mod race;
 
-use std::collections::HashMap;
-use std::future::Future;
+use std::collections::{HashMap, VecDeque};
+use std::future::{Future, poll_fn};
 use std::ops::Range;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use hyper::Uri;
 use jukebox_core::library::{Digest, MAX_OBJECT, MAX_SEGMENT, ROOT};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
@@ -30,17 +32,17 @@ pub use fault::{Fault, TlsFault};
 
 use crate::dial::Dialer;
 use crate::store::Objects;
-use folder::Folder;
-use http::{Ask, Came, Http};
+use flow::Flow;
+use http::{Ask, Head};
+use origin::Origin;
+use race::Race;
 
 /// Segments on the way at a time. More would share the link, and delay what is needed first.
 const SEGMENTS: usize = 2;
 /// Small objects on the way at a time.
 const SMALL: usize = 2;
-/// Longest time that an origin comes last after it failed; it doubles from 1 s with each failure.
-const AVOID_MOST: Duration = Duration::from_secs(60);
-/// How long an origin that sent wrong bytes comes last.
-const AVOID_LIAR: Duration = Duration::from_secs(600);
+/// How long a way comes last after another one carried what it had not.
+const AVOID_WAY: Duration = Duration::from_secs(60);
 /// What is small enough to be asked for again as a witness, in bytes.
 const WITNESS: usize = 64 << 10;
 
@@ -88,6 +90,8 @@ pub struct Fetched {
     pub bytes: Bytes,
     /// Which origin sent them; none if they were on disk.
     pub origin: Option<usize>,
+    /// How many of them it sent in `took`; the others had come before.
+    pub came: u64,
     /// From the request to the last byte, without waiting for a turn or for the card; zero if they were on disk.
     pub took: Duration,
 }
@@ -159,6 +163,11 @@ impl Meter {
     fn add(&self, bytes: usize) {
         self.0.fetch_add(bytes as u64, Ordering::Relaxed);
     }
+
+    /// Some of them are kept for a later request: they count there.
+    fn sub(&self, bytes: usize) {
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| Some(n.saturating_sub(bytes as u64)));
+    }
 }
 
 /// Downloads for the whole player; a cheap clone.
@@ -167,39 +176,33 @@ pub struct Fetcher(Arc<Inner>);
 
 struct Inner {
     origins: Vec<Origin>,
-    dialer: Dialer,
+    ways: Vec<Way>,
+    metered: AtomicBool,
     objects: Objects,
     sample: Box<dyn Fn(Sample) + Send + Sync>,
     segments: Semaphore,
     small: Semaphore,
     running: Mutex<HashMap<Digest, watch::Receiver<Option<Outcome>>>>,
+    parts: flow::Parts,
     date: Mutex<Option<(String, Instant)>>,
 }
 
 type Outcome = Result<Fetched, Fault>;
 
-struct Origin {
-    url: String,
-    door: Door,
-    health: Mutex<Health>,
-}
+/// How connections leave the machine, by an interface or as the system routes them: until when it comes after the others.
+type Way = Mutex<Option<Instant>>;
 
-enum Door {
-    Http(Box<Http>, Uri),
-    Folder(Folder),
-}
-
-#[derive(Default)]
-struct Health {
-    state: OriginState,
-    failures: u32,
-    retry_at: Option<Instant>,
-    witness: Option<Want>,
+/// An origin, by a way: places in the lists of both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Candidate {
+    origin: usize,
+    way: usize,
 }
 
 impl Fetcher {
-    /// `origins` in order of preference. `tls` trusts what the office's certificates are signed by. `sample` is called after
-    /// each transfer, on the runtime's thread.
+    /// `origins`: the first is the one whose root counts.
+    /// `tls` trusts what the office's certificates are signed by. `sample` is called after each transfer that was not given
+    /// up, on the runtime's thread.
     pub fn new(
         origins: &[String],
         dialer: Dialer,
@@ -208,10 +211,13 @@ impl Fetcher {
         objects: Objects,
         sample: impl Fn(Sample) + Send + Sync + 'static,
     ) -> Result<Self, OriginError> {
-        let origins = origins.iter().map(|url| origin(url, &dialer, tls, insecure)).collect::<Result<_, _>>()?;
+        let ways = dialer.ways();
+        let origins = origins.iter().map(|url| Origin::new(url, tls, insecure, &ways)).collect::<Result<_, _>>()?;
         Ok(Self(Arc::new(Inner {
             origins,
-            dialer,
+            ways: ways.iter().map(|_| Way::default()).collect(),
+            metered: AtomicBool::new(false),
+            parts: flow::Parts::default(),
             objects,
             sample: Box::new(sample),
             segments: Semaphore::new(SEGMENTS),
@@ -266,46 +272,62 @@ impl Fetcher {
 
     /// The root, from the first origin: only its root counts. `etag` is what the last answer gave.
     pub async fn root(&self, etag: Option<&str>, deadline: Duration) -> Result<RootAnswer, Fault> {
-        let ask = Ask { path: ROOT, range: None, limit: MAX_OBJECT as u64, etag };
-        let (answer, came) = self.0.ask(0, ask, deadline, &Meter::default()).await;
-        self.0.note(0, answer.as_ref().err().copied());
-        let bytes = answer?;
-        Ok(if came.not_modified { RootAnswer::Unchanged } else { RootAnswer::Changed { bytes, etag: came.etag } })
-    }
-
-    /// Whether any origin can be reached: one TCP connect (through the proxy, if there is one) to each in turn until one takes
-    /// it. Nothing is sent.
-    pub async fn probe(&self, deadline: Duration) -> Result<(), Fault> {
         let mut last = Fault::Route;
-        for origin in &self.0.origins {
-            let reached = timeout(deadline, origin.reach(&self.0.dialer)).await.unwrap_or(Err(Fault::Timeout));
-            match reached {
-                Ok(()) => return Ok(()),
+        for way in self.0.ways() {
+            let ask = Ask { path: ROOT, range: None, limit: MAX_OBJECT as u64, etag };
+            let flow = Flow::new(Vec::new(), &Meter::default());
+            let (answer, head) = self.0.ask(Candidate { origin: 0, way }, ask, deadline, &flow).await;
+            self.0.origins[0].note(answer.as_ref().err().copied());
+            match answer {
+                Ok(_) if head.not_modified => return Ok(RootAnswer::Unchanged),
+                Ok(bytes) => return Ok(RootAnswer::Changed { bytes, etag: head.etag }),
                 Err(fault) => last = fault,
             }
         }
         Err(last)
     }
 
+    /// Whether any origin can be reached: one TCP connect (through the proxy, if there is one) to each, at
+    /// the same time. Nothing is sent.
+    pub async fn probe(&self, deadline: Duration) -> Result<(), Fault> {
+        let all = self.0.ways().into_iter().flat_map(|way| self.0.origins.iter().map(move |o| (o, way)));
+        let mut tries: Vec<_> =
+            all.map(|(o, way)| Box::pin(async move { timeout(deadline, o.reach(way)).await })).collect();
+        let mut first = None;
+        poll_fn(|cx| {
+            while let Some(done) = tries.iter_mut().enumerate().find_map(|(i, t)| match t.as_mut().poll(cx) {
+                Poll::Ready(answer) => Some((i, answer.unwrap_or(Err(Fault::Timeout)))),
+                Poll::Pending => None,
+            }) {
+                drop(tries.remove(done.0));
+                match done.1 {
+                    Ok(()) => return Poll::Ready(Ok(())),
+                    Err(fault) => _ = first.get_or_insert(fault),
+                }
+            }
+            if tries.is_empty() { Poll::Ready(Err(first.unwrap_or(Fault::Route))) } else { Poll::Pending }
+        })
+        .await
+    }
+
     /// Forgets connections and grudges: what was learned before the link came back is worth nothing.
     pub fn renew(&self) {
         for origin in &self.0.origins {
-            if let Door::Http(http, _) = &origin.door {
-                http.renew();
-            }
-            lock(&origin.health).retry_at = None;
+            origin.renew(None);
+            origin.forgive();
         }
+        self.0.ways.iter().for_each(|w| *lock(w) = None);
+    }
+
+    /// Whether bytes cost just now: then folders of shares are left alone, whose protocol talks too much.
+    pub fn metered(&self, metered: bool) {
+        self.0.metered.store(metered, Ordering::Relaxed);
     }
 
     /// All origins in the order of the configuration.
     pub fn origins(&self) -> Vec<OriginHealth> {
         let now = Instant::now();
-        let health = |o: &Origin| {
-            let h = lock(&o.health);
-            let avoid = h.retry_at.and_then(|at| at.checked_duration_since(now));
-            OriginHealth { url: o.url.clone(), state: h.state, avoid }
-        };
-        self.0.origins.iter().map(health).collect()
+        self.0.origins.iter().map(|o| o.shown(now)).collect()
     }
 
     /// The `Date` that an office with a verified certificate sent last, and when that was.
@@ -335,7 +357,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Inner {
     async fn fetch(&self, want: &Want, meter: &Meter) -> Outcome {
         if let Some(bytes) = self.objects.read_later(want.digest).await {
-            return Ok(Fetched { bytes, origin: None, took: Duration::ZERO });
+            return Ok(Fetched { bytes, origin: None, came: 0, took: Duration::ZERO });
         }
         let turns = if want.range.is_some() { &self.segments } else { &self.small };
         // The semaphore is never closed.
@@ -343,146 +365,125 @@ impl Inner {
         // Bytes that the card will not take are not paid for; of a whole object only the least that it occupies is known.
         let least = want.range.as_ref().map_or(1, |r| r.end - r.start);
         self.objects.room_later(least).await.map_err(Fault::Store)?;
-        let mut faults = Vec::with_capacity(self.origins.len());
-        for n in self.order() {
-            match self.try_origin(n, want, meter).await {
-                Ok((bytes, took)) => {
-                    self.objects.put_later(want.digest, bytes.clone()).await.map_err(Fault::Store)?;
-                    return Ok(Fetched { bytes, origin: Some(n), took });
-                }
-                Err(fault) => {
-                    tracing::debug!(url = self.origins[n].url, object = %want.object, "{fault}");
-                    faults.push(fault);
-                }
-            }
-        }
-        Err(verdict(&faults))
+        let candidates = self.candidates(want);
+        let ways: Vec<usize> = candidates.iter().map(|c| c.way).collect();
+        let won = Race::new(self, want, meter).run(candidates).await.map_err(|faults| verdict(&faults))?;
+        self.carried(won.candidate.way, &ways);
+        self.objects.put_later(want.digest, won.bytes.clone()).await.map_err(Fault::Store)?;
+        Ok(Fetched { bytes: won.bytes, origin: Some(won.candidate.origin), came: won.came, took: won.took })
     }
 
-    /// One origin's answer, checked; the origin is judged by it.
-    async fn try_origin(&self, n: usize, want: &Want, meter: &Meter) -> Result<(Bytes, Duration), Fault> {
-        let began = Instant::now();
-        let mut answer = self.bytes(n, want, meter).await;
-        let took = began.elapsed();
-        if answer == Err(Fault::NotFound) && !self.has_root(n, want.deadline).await {
+    /// One origin's answer by one way, checked; the origin is judged by it.
+    async fn attempt(&self, by: Candidate, want: &Want, flow: Flow, meter: &Meter) -> Result<Bytes, Fault> {
+        let origin = &self.origins[by.origin];
+        let mut answer = self.bytes(by, want, &flow).await;
+        if matches!(answer, Err(Fault::WrongDigest { .. } | Fault::WrongRange)) && flow.before() > 0 {
+            // The part that was there before may be what is wrong.
+            flow.restart();
+            answer = self.bytes(by, want, &flow).await;
+        }
+        if answer == Err(Fault::NotFound) && !self.has_root(by, want.deadline).await {
             answer = Err(Fault::Status(404));
         }
-        self.note(n, answer.as_ref().err().copied());
+        origin.note(answer.as_ref().err().copied());
         if let Err(Fault::WrongDigest { .. }) = answer {
-            let witness = lock(&self.origins[n].health).witness.clone().filter(|w| w.digest != want.digest);
+            let witness = lock(&origin.health).witness.clone().filter(|w| w.digest != want.digest);
             let others_verify = match witness {
-                Some(witness) => self.bytes(n, &witness, meter).await.is_ok(),
+                Some(witness) => self.bytes(by, &witness, &Flow::new(Vec::new(), meter)).await.is_ok(),
                 None => false,
             };
             return Err(Fault::WrongDigest { others_verify });
         }
         if let Ok(bytes) = &answer {
-            let mut health = lock(&self.origins[n].health);
+            let others = self.origins.iter().enumerate().filter(|(i, _)| *i != by.origin);
+            let best = others.filter_map(|(_, o)| o.kbps()).max_by(f32::total_cmp);
+            origin.measure(flow.came() as u64, flow.times().0, flow.first_byte(), best);
+            let mut health = lock(&origin.health);
             if bytes.len() <= WITNESS || health.witness.is_none() {
                 health.witness = Some(want.clone());
             }
         }
-        answer.map(|bytes| (bytes, took))
+        answer
     }
 
     /// Whether an origin that does not have an object has a library at all: an emptied web root, a wrong one and some login
     /// pages answer 404 to everything.
-    async fn has_root(&self, n: usize, deadline: Duration) -> bool {
+    async fn has_root(&self, by: Candidate, deadline: Duration) -> bool {
         // A folder has looked for itself.
-        matches!(self.origins[n].door, Door::Folder(_)) || {
+        !self.origins[by.origin].is_http() || {
             let ask = Ask { path: ROOT, range: None, limit: MAX_OBJECT as u64, etag: None };
-            self.ask(n, ask, deadline, &Meter::default()).await.0.is_ok()
+            self.ask(by, ask, deadline, &Flow::new(Vec::new(), &Meter::default())).await.0.is_ok()
         }
     }
 
-    async fn bytes(&self, n: usize, want: &Want, meter: &Meter) -> Result<Bytes, Fault> {
+    async fn bytes(&self, by: Candidate, want: &Want, flow: &Flow) -> Result<Bytes, Fault> {
         let path = want.object.path();
         let limit = want.range.as_ref().map_or(MAX_OBJECT as u64, |r| r.end - r.start);
         let ask = Ask { path: &path, range: want.range.clone(), limit, etag: None };
-        let bytes = self.ask(n, ask, want.deadline, meter).await.0?;
+        let bytes = self.ask(by, ask, want.deadline, flow).await.0?;
         let right = Digest::of(&bytes) == want.digest;
         if right { Ok(bytes) } else { Err(Fault::WrongDigest { others_verify: false }) }
     }
 
     /// One request under its deadline, reported as a sample.
-    async fn ask(&self, n: usize, ask: Ask<'_>, deadline: Duration, meter: &Meter) -> (Result<Bytes, Fault>, Came) {
-        let start = Instant::now();
-        let mut came = Came { meter: meter.clone(), ..Came::default() };
-        let answer = match &self.origins[n].door {
-            Door::Http(http, uri) => {
-                let answer = within(deadline, http.get(ask, &mut came)).await;
-                if answer == Err(Fault::Timeout) && came.first_byte.is_none() {
-                    // Nothing at all came: a connection that the network has forgotten must not be used again.
-                    http.renew();
-                }
-                if let Some(date) = came.date.take().filter(|_| uri.scheme_str() == Some("https")) {
-                    *lock(&self.date) = Some((date, Instant::now()));
-                }
-                answer
-            }
-            Door::Folder(folder) => {
-                let answer = within(deadline, folder.get(ask.path.into(), ask.range, ask.limit)).await;
-                came.bytes = answer.as_ref().map_or(0, |b| b.len() as u64);
-                meter.add(came.bytes as usize);
-                answer
-            }
-        };
-        (self.sample)(Sample {
-            origin: n,
-            bytes: came.bytes,
-            duration: start.elapsed(),
-            first_byte: came.first_byte,
-            fault: answer.as_ref().err().copied(),
-        });
-        (answer, came)
+    async fn ask(&self, by: Candidate, ask: Ask<'_>, deadline: Duration, flow: &Flow) -> (Result<Bytes, Fault>, Head) {
+        let (answer, mut head) = self.origins[by.origin].ask(by.way, ask, deadline, flow).await;
+        let (duration, first_byte) = (flow.times().0, flow.first_byte());
+        let bytes = flow.came() as u64;
+        if let Some(date) = head.date.take() {
+            *lock(&self.date) = Some((date, Instant::now()));
+        }
+        let fault = answer.as_ref().err().copied();
+        (self.sample)(Sample { origin: by.origin, bytes, duration, first_byte, fault });
+        (answer, head)
     }
 
-    /// Origins as they should be tried: those in good standing in their order, then the others, soonest forgiven first.
-    fn order(&self) -> Vec<usize> {
+    /// Ways as they should be tried: those in good standing in their order, then the others, soonest forgiven first.
+    fn ways(&self) -> Vec<usize> {
         let now = Instant::now();
-        let avoided = |n: &usize| lock(&self.origins[*n].health).retry_at.filter(|at| *at > now);
-        let mut order: Vec<usize> = (0..self.origins.len()).collect();
-        order.sort_by_key(avoided); // stable, and none comes before some
-        order
+        let mut ways: Vec<usize> = (0..self.ways.len()).collect();
+        ways.sort_by_key(|w| lock(&self.ways[*w]).filter(|at| *at > now)); // stable, and none before some
+        ways
     }
 
-    fn note(&self, n: usize, fault: Option<Fault>) {
-        let mut health = lock(&self.origins[n].health);
-        health.state = match fault {
-            None => OriginState::Ok,
-            // It answered well: the object is not there.
-            Some(Fault::NotFound) => return,
-            Some(Fault::Timeout) => OriginState::Slow,
-            Some(Fault::WrongDigest { .. } | Fault::WrongRange | Fault::WrongLength) => OriginState::Lying,
-            Some(_) => OriginState::Failing,
+    /// Origins as they should be tried: those in good standing first, the rest soonest forgiven first; by the best way, and
+    /// when all have failed there, by the next. Among equals the want decides (rendezvous hashing: each want has an order
+    /// of its own, so that segments are spread, and an origin that goes moves nothing but its own share).
+    fn candidates(&self, want: &Want) -> VecDeque<Candidate> {
+        let now = Instant::now();
+        let rank = |n: &usize| {
+            let origin = &self.origins[*n];
+            (origin.avoided(now), Digest::of(&[origin.url.as_bytes(), &want.digest.0].concat()))
         };
-        if health.state == OriginState::Ok {
-            health.failures = 0;
-            health.retry_at = None;
-            return;
+        let metered = self.metered.load(Ordering::Relaxed);
+        let mut order: Vec<usize> =
+            (0..self.origins.len()).filter(|n| !metered || !self.origins[*n].is_share()).collect();
+        order.sort_by_cached_key(rank);
+        let mut all = VecDeque::new();
+        for (i, way) in self.ways().into_iter().enumerate() {
+            // A folder has no ways: once is enough.
+            let these = order.iter().filter(|n| i == 0 || self.origins[**n].is_http());
+            all.extend(these.map(|&origin| Candidate { origin, way }));
         }
-        let doubled = Duration::from_secs(1 << health.failures.min(6)).min(AVOID_MOST);
-        let avoid = if health.state == OriginState::Lying { AVOID_LIAR } else { doubled };
-        health.failures += 1;
-        health.retry_at = Some(Instant::now() + avoid);
+        all
+    }
+
+    /// One way has carried what those before it had not: they are tried again later.
+    fn carried(&self, by: usize, tried: &[usize]) {
+        let until = Instant::now() + AVOID_WAY.mul_f64(0.75 + chance() / 2.0);
+        for &way in tried.iter().take_while(|w| **w != by) {
+            lock(&self.ways[way]).get_or_insert(until);
+        }
+        *lock(&self.ways[by]) = None;
     }
 }
 
-impl Origin {
-    async fn reach(&self, dialer: &Dialer) -> Result<(), Fault> {
-        match &self.door {
-            Door::Http(_, uri) => {
-                let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
-                let dialled = dialer.dial(uri.host().unwrap_or_default(), port).await;
-                dialled.map(|_| ()).map_err(|e| classify(&e))
-            }
-            Door::Folder(folder) => folder.get(ROOT.into(), Some(0..1), 1).await.map(|_| ()),
-        }
-    }
-}
-
-async fn within<T>(deadline: Duration, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
-    timeout(deadline, work).await.unwrap_or(Err(Fault::Timeout))
+/// A number from 0 to below 1.
+pub(crate) fn chance() -> f64 {
+    use std::hash::{BuildHasher, Hasher};
+    // Seeded by the system: good enough for jitter.
+    let random = std::hash::RandomState::new().build_hasher().finish();
+    (random >> 11) as f64 / (1u64 << 53) as f64
 }
 
 /// What the faults of all origins mean together: the track's fault only if no origin leaves hope.
@@ -491,38 +492,6 @@ fn verdict(faults: &[Fault]) -> Fault {
     // Wrong bytes weigh more than none: they are what somebody must look at.
     let worst = faults.iter().find(|f| **f != Fault::NotFound).or(faults.first());
     hope.or(worst).copied().unwrap_or(Fault::Route)
-}
-
-fn origin(
-    url: &str,
-    dialer: &Dialer,
-    tls: Option<&rustls::ClientConfig>,
-    insecure: bool,
-) -> Result<Origin, OriginError> {
-    let system = |e: &dyn std::fmt::Display| OriginError::System(url.into(), e.to_string());
-    let made = |door| Ok(Origin { url: url.into(), door, health: Mutex::default() });
-    let path = url.strip_prefix("file://").unwrap_or(url);
-    if path.starts_with('/') {
-        return made(Door::Folder(Folder::open(PathBuf::from(path)).map_err(|e| system(&e))?));
-    }
-    let form = || OriginError::Form(url.into());
-    let uri: Uri = url.parse().map_err(|_| form())?;
-    uri.host().ok_or_else(form)?;
-    let tls = match (uri.scheme_str(), tls) {
-        (Some("https"), Some(tls)) => tls.clone(),
-        (Some("https"), None) => return Err(OriginError::NoTls(url.into())),
-        (Some("http"), _) if !insecure => return Err(OriginError::Insecure(url.into())),
-        (Some("http"), _) => distrustful().map_err(|e| system(&e))?,
-        _ => return Err(form()),
-    };
-    made(Door::Http(Box::new(Http::new(&uri, dialer, &tls)), uri))
-}
-
-/// TLS that trusts nobody, for a client that never uses it.
-fn distrustful() -> Result<rustls::ClientConfig, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let versions = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(versions.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth())
 }
 
 #[cfg(test)]
@@ -538,16 +507,5 @@ mod tests {
         assert_eq!(verdict(&[Fault::NotFound, wrong(true)]), wrong(true));
         assert_eq!(verdict(&[wrong(true), wrong(false)]), wrong(false));
         assert_eq!(verdict(&[]), Fault::Route);
-    }
-
-    #[test]
-    fn origins_are_checked_before_they_are_used() {
-        let tls = distrustful().unwrap();
-        let form = |url, tls, insecure| origin(url, &Dialer::new(None), tls, insecure).map(|_| ());
-        assert!(matches!(form("http://a/", Some(&tls), false), Err(OriginError::Insecure(_))));
-        assert!(matches!(form("https://a/", None, true), Err(OriginError::NoTls(_))));
-        assert!(matches!(form("ftp://a/", None, true), Err(OriginError::Form(_))));
-        assert!(matches!(form("music", None, true), Err(OriginError::Form(_))));
-        assert!(form("https://a:1/lib/", Some(&tls), false).is_ok() && form("http://a", None, true).is_ok());
     }
 }
