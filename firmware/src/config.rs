@@ -5,6 +5,7 @@
 //! line and column, shows the line, and says what to write instead. Relative paths count from the file's own folder.
 
 mod explain;
+mod hours;
 mod tls;
 
 use std::fmt;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::dial::Proxy;
 pub use explain::Spot;
+pub use hours::Hours;
 pub use tls::{provider, tls_config};
 
 /// Where the file lies unless `--config` or `JUKEBOX_CONFIG` says otherwise.
@@ -48,6 +50,9 @@ pub struct Config {
     /// What is kept on disk.
     #[serde(default)]
     pub store: Store,
+    /// What plays while the queue waits, or is empty.
+    #[serde(default)]
+    pub fallback: Fallback,
     /// What was played.
     #[serde(default)]
     pub history: History,
@@ -207,6 +212,19 @@ pub struct Store {
     /// How much of the queue is fetched ahead, in minutes of music, 1 to 1440.
     #[serde(deserialize_with = "within::<_, u32, 1, 1440>")]
     pub ahead_min: u32,
+    /// Which renditions are fetched.
+    pub renditions: Renditions,
+}
+
+/// `renditions`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Renditions {
+    /// A small copy of what comes first, then the best that the link carries.
+    #[default]
+    Auto,
+    /// The original and nothing else.
+    Original,
 }
 
 impl Default for Store {
@@ -217,7 +235,54 @@ impl Default for Store {
             size_mb: 4000,
             floor_mb: 500,
             ahead_min: 30,
+            renditions: Renditions::Auto,
         }
+    }
+}
+
+/// `[fallback]`.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Fallback {
+    /// Id of the library's playlist that it plays; `None`: the most popular tracks.
+    pub playlist: Option<String>,
+    /// In an order of this player's own, the same after every start.
+    pub shuffle: bool,
+    /// It plays while the queue waits for the link.
+    pub while_waiting: bool,
+    /// What is heard when nothing is queued.
+    pub when_empty: WhenEmpty,
+    /// When `when_empty` counts, in local time.
+    #[serde(deserialize_with = "parsed", serialize_with = "shown")]
+    pub hours: Hours,
+    /// IANA name of the time zone of `hours`; `None`: the system's.
+    #[serde(deserialize_with = "timezone")]
+    pub timezone: Option<String>,
+}
+
+/// `when_empty`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenEmpty {
+    /// Nothing.
+    #[default]
+    Silence,
+    /// The fallback, within `hours`.
+    Fallback,
+}
+
+impl Default for Fallback {
+    fn default() -> Self {
+        let (playlist, timezone, hours) = (None, None, Hours::default());
+        Self { playlist, shuffle: true, while_waiting: true, when_empty: WhenEmpty::Silence, hours, timezone }
+    }
+}
+
+impl Fallback {
+    /// Whether this instant is within the hours.
+    pub fn are_open(&self, at: jiff::Timestamp) -> bool {
+        let zone = self.timezone.as_deref().and_then(|name| jiff::tz::TimeZone::get(name).ok());
+        self.hours.are_open(&at.to_zoned(zone.unwrap_or_else(jiff::tz::TimeZone::system)))
     }
 }
 
@@ -645,3 +710,19 @@ impl<'de> Deserialize<'de> for Buttons {
 
 #[cfg(test)]
 mod tests;
+
+fn parsed<'de, D: Deserializer<'de>, T: std::str::FromStr<Err = String>>(d: D) -> Result<T, D::Error> {
+    String::deserialize(d)?.parse().map_err(D::Error::custom)
+}
+
+fn shown<S: Serializer, T: fmt::Display>(value: &T, s: S) -> Result<S::Ok, S::Error> {
+    s.collect_str(value)
+}
+
+fn timezone<'de, D: Deserializer<'de>>(d: D) -> Result<Option<String>, D::Error> {
+    let name = String::deserialize(d)?;
+    match jiff::tz::TimeZone::get(&name) {
+        Ok(_) => Ok(Some(name)),
+        Err(_) => Err(D::Error::custom(format!("`{name}` is no time zone; they look like `Europe/Zurich`"))),
+    }
+}

@@ -436,9 +436,11 @@ fn an_undecodable_track_costs_itself_only() {
     // In mid-track, at its start, and as the one that plays.
     for (track, segment) in [(1u64, 3), (1, 0), (0, 2), (2, 0)] {
         let mut w = World::new(10, library.clone());
-        let digest = Library::segment(track, RenditionName::Original, segment);
-        assert!(w.library.segments.contains_key(&digest));
-        w.dac.spoiled.insert(digest);
+        for rendition in [RenditionName::Original, RenditionName::Opus96, RenditionName::Opus32] {
+            let digest = Library::segment(track, rendition, segment);
+            assert!(w.library.segments.contains_key(&digest));
+            w.dac.spoiled.insert(digest);
+        }
         for n in 0..3 {
             w.ask("add", &format!("Track {n}"));
         }
@@ -485,8 +487,8 @@ fn a_skip_does_not_wait_for_what_nobody_wants() {
     w.ask("add", "Track 1");
     w.pass(Span::s(5));
     assert_eq!(w.retained["now"]["state"], "buffering");
-    w.ask("skip", "");
     w.link = Link::Up { kbps: 20_000, rtt: Span::ms(30) };
+    w.ask("skip", "");
     w.pass(Span::s(2));
     assert_eq!(w.ask("now", "")["data"]["state"], "playing");
 }

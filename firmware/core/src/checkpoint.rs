@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::command::{Seen, WINDOW, Window};
 use crate::event::{Event, Outbox};
 use crate::history::{History, MAX_PLAYS, Play};
-use crate::library::encode;
+use crate::library::{TrackId, encode};
 use crate::queue::{Entry, Queue};
 use crate::sound::EntryId;
 use crate::time::Frames;
@@ -76,6 +76,13 @@ pub struct Meta {
     /// The entry after which people want it to stop, and who.
     #[n(7)]
     pub stop_after: Option<StopAfter>,
+    /// The track that the fallback goes on with.
+    #[n(8)]
+    pub fallback_next: Option<TrackId>,
+    /// Whether it was a time at which an empty queue should not be silent.
+    #[n(9)]
+    #[cbor(default)]
+    pub hours_open: bool,
 }
 
 /// Planned silence once an entry has ended.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Change, KnownLibrary};
 use crate::gesture::Edge;
-use crate::library::{Digest, RenditionName, Row, TrackId};
+use crate::library::{Digest, Row, TrackId};
 use crate::link::Sample;
 use crate::planner::{Arrival, Wish};
 use crate::reason::Reason;
@@ -48,12 +48,14 @@ pub struct Settings {
     pub loudness_lufs: f32,
     /// How much of the coming queue should be on board.
     pub ahead: Span,
+    /// Nothing but originals is fetched.
+    pub original_only: bool,
+    /// What plays while the queue waits, or is empty.
+    pub fallback: crate::fallback::FallbackSettings,
     /// The PCM is closed after so much planned silence.
     pub idle_close: Span,
     /// Plays are remembered for so long.
     pub history_keep: Span,
-    /// Which rendition is fetched.
-    pub rendition: RenditionName,
 }
 
 /// Who sent a command.
@@ -225,6 +227,11 @@ pub enum Input {
         unix: UnixMs,
         /// Known to be right.
         synced: bool,
+    },
+    /// Whether it is a time at which an empty queue should not be silent.
+    Hours {
+        /// Whether it is.
+        open: bool,
     },
     /// The catalogue.
     Catalogue(Catalogue),

@@ -15,8 +15,10 @@ use crate::checkpoint::{Changes, Intent, Meta, Position, Saved, StopAfter};
 use crate::command::{Refusal, Request, Window};
 use crate::event::{self, Event, Outbox};
 use crate::exchange::{Catalogue, Input, Output, Settings, Source, Vitals};
+use crate::fallback::{Fallback, is_fallback};
 use crate::gesture::Gestures;
 use crate::history::{History, Play};
+use crate::library::TrackId;
 use crate::link::{Link, Sample};
 use crate::planner::{Ahead, Arrival, Need, Planner};
 use crate::playback::{Happened, Playback};
@@ -62,6 +64,11 @@ pub struct Jukebox {
     pub(crate) now: Instant,
     pub(crate) clock: Option<(Instant, UnixMs)>,
     pub(crate) queue: Queue,
+    pub(crate) fallback: Fallback,
+    /// The track that the fallback goes on with after a restart.
+    pub(crate) fallback_next: Option<TrackId>,
+    /// It is a time at which an empty queue should not be silent.
+    pub(crate) hours_open: bool,
     pub(crate) playback: Playback,
     pub(crate) planner: Planner,
     pub(crate) link: Link,
@@ -96,6 +103,8 @@ pub struct Jukebox {
     position_saved: (Option<Position>, Instant),
     rebuffer_since: Option<Instant>,
     was_link: crate::view::Grade,
+    /// Frames were looked at in the last turn.
+    listened: bool,
     probing: bool,
     probed_at: Instant,
     /// The last probe did not reach the office.
@@ -124,10 +133,13 @@ impl Allowance {
 
 /// The catalogue answers within this, or the command is refused.
 const PATIENCE: Span = Span::s(10);
-/// A request that does not come back for so long makes us probe, while silent,
+/// A request that does not come back for so long makes us probe,
 const PROBE_AFTER: Span = Span::s(2);
-/// so often.
+/// so often with less than this on board, or nothing,
 const PROBE_EVERY: Span = Span::s(1);
+const PROBE_OFTEN_BELOW: Span = Span::s(600);
+/// and so often with more.
+const PROBE_SELDOM: Span = Span::s(30);
 /// Changes that nobody waits for are saved together after so long.
 const SAVE_AFTER: Span = Span::s(2);
 /// The playhead is saved so often while it moves. A page of the card each time: 4 kB every 10 s are 15 MB in ten hours.
@@ -153,6 +165,8 @@ impl Jukebox {
             clean_end: true,
             library: None,
             stop_after: None,
+            fallback_next: None,
+            hours_open: false,
         });
         let current = saved.queue.current().map(|e| e.id);
         let start = current.and_then(|id| Position::read(position?, id)).unwrap_or_default();
@@ -162,8 +176,11 @@ impl Jukebox {
             now,
             clock: None,
             queue: saved.queue,
+            fallback: Fallback::default(),
+            fallback_next: meta.fallback_next,
+            hours_open: meta.hours_open,
             playback: Playback::new(meta.intent, start),
-            planner: Planner::new(seed),
+            planner: Planner::new(seed, settings.original_only),
             link: Link::default(),
             window: saved.window,
             history: saved.history,
@@ -193,6 +210,7 @@ impl Jukebox {
             position_saved: (None, now),
             rebuffer_since: None,
             was_link: crate::view::Grade::Down,
+            listened: false,
             probing: false,
             probed_at: now,
             unreached: false,
@@ -223,14 +241,19 @@ impl Jukebox {
             Input::Command(c) => self.obey(c),
             Input::Edge(e) => self.gestures.edge(self.now, e),
             Input::Found { token, hits } => self.found(token, hits),
-            Input::Listed { token, list } => self.listed(token, list),
+            Input::Listed { token, list } => {
+                if !self.fallback_listed(token, list.as_ref()) {
+                    self.listed(token, list);
+                }
+            }
             Input::Fetched { id, arrival, sample, received } => {
                 self.wasted += received - sample.map_or(0, |s| u64::from(s.bytes)).min(received);
                 self.fetched(id, arrival, sample);
             }
             Input::Wasted { bytes } => self.wasted += bytes,
             Input::Heard(h) => {
-                let happened = self.playback.hear(self.now, h, &self.queue);
+                let line = if self.fallback.on.is_some() { &self.fallback.list } else { &self.queue };
+                let happened = self.playback.hear(self.now, h, line);
                 happened.into_iter().for_each(|h| self.happened(h));
             }
             Input::Report(r) => self.report(r),
@@ -251,6 +274,11 @@ impl Jukebox {
             Input::Clock { unix, synced } => {
                 self.clock = synced.then_some((self.now, unix));
                 self.expire_history();
+            }
+            Input::Hours { open } => {
+                if core::mem::replace(&mut self.hours_open, open) != open {
+                    self.save_meta(false);
+                }
             }
             Input::Catalogue(c) => self.catalogue_changed(c),
             Input::Vitals(v) => self.vitals = v,
@@ -274,7 +302,7 @@ impl Jukebox {
         let all = [
             self.probe_at(),
             self.pending.first().map(|p| p.since + PATIENCE),
-            self.playback.poll_timeout(self.now, &self.queue),
+            self.playback.poll_timeout(self.now, self.line()),
             self.planner.poll_timeout(),
             self.gestures.poll_timeout(),
             self.dirty_since.map(|t| t + SAVE_AFTER),
@@ -289,21 +317,21 @@ impl Jukebox {
 
     /// Whether a fresh [`Input::Heard`] is wanted before every other input.
     pub fn listens(&self) -> bool {
-        self.playback.intent() != Intent::Stopped && !self.queue.is_empty()
+        self.playback.intent() != Intent::Stopped && !self.line().is_empty()
     }
 
     /// Whether music should leave the DAC just now, with everything there that it takes: then a count of frames that stands
     /// still is a fault of ours.
     pub fn should_move(&self) -> bool {
         let output = !matches!(self.playback.output_state(), OutputState::Missing { .. });
-        let at = self.playback.position(&self.queue);
-        let here = self.queue.current().is_some_and(|e| self.planner.level(e.id, at).0 > Span(0));
+        let at = self.playback.position(self.line());
+        let here = self.line().current().is_some_and(|e| self.planner.level(e.id, at).0 > Span(0));
         self.playback.intent() == Intent::Playing && output && here
     }
 
     /// What the player does.
     pub fn state(&self) -> State {
-        self.playback.state(self.now, &self.queue)
+        self.playback.state(self.now, self.line())
     }
 
     /// Everything that follows from what is so now.
@@ -311,7 +339,13 @@ impl Jukebox {
         self.drop_bad();
         self.keep_stop_after();
         self.give_up_waiting();
-        let happened = self.playback.feed(self.now, &self.queue, &self.planner, self.settings.loudness_lufs);
+        self.choose_source();
+        let listens = self.listens();
+        if !core::mem::replace(&mut self.listened, listens) && listens {
+            self.playback.due_from_now();
+        }
+        let line = if self.fallback.on.is_some() { &self.fallback.list } else { &self.queue };
+        let happened = self.playback.feed(self.now, line, &self.planner, self.settings.loudness_lufs);
         happened.into_iter().for_each(|h| self.happened(h));
         self.wish();
         let orders: Vec<_> = self.playback.take_orders().collect();
@@ -336,22 +370,23 @@ impl Jukebox {
         if self.ending {
             return;
         }
-        let silent = self.playback.is_silent(self.now, &self.queue);
+        let silent = self.playback.is_silent(self.now, self.line());
         if silent {
             self.planner.fell_silent(self.now);
         }
-        let (kbps, rendition) = (self.link.kbps(), self.settings.rendition);
-        let start = self.playback.position(&self.queue);
-        loop {
-            let need = Need { ahead: self.settings.ahead, rendition, silent, kbps };
-            let line = self.queue.iter().enumerate().map(|(i, e)| Ahead {
-                entry: e.id,
-                record: e.record,
-                from: if i == 0 { start } else { Frames::default() },
-            });
-            let Some(wish) = self.planner.wish(self.now, line, need) else { break };
-            self.out.push_back(Output::Fetch(wish));
+        let (kbps, hopeful_kbps) = (self.link.kbps(), self.link.hopeful_kbps());
+        let (head, ahead) = (self.line().current().map(|e| e.id), self.settings.ahead);
+        let at = self.playback.position(self.line()).span().as_s();
+        let pace = at << 8 | head.map_or(0, |id| self.playback.slots_fed(id) as u64 & 0xff);
+        let need = Need { ahead, silent, kbps, hopeful_kbps, thrifty: false, pace };
+        if self.planner.may_wish(self.now, need) {
+            let queue: Vec<Ahead> = self.walk(&self.queue).collect();
+            let spare: Vec<Ahead> = self.walk(&self.fallback.list).collect();
+            while let Some(wish) = self.planner.wish(self.now, &queue, &spare, need) {
+                self.out.push_back(Output::Fetch(wish));
+            }
         }
+        self.out.extend(self.planner.voided().map(|id| Output::Cancel { id }));
         self.out.extend(self.planner.pins().map(Output::Pin));
         if self.probe_at().is_some_and(|t| t <= self.now) {
             (self.probing, self.probed_at) = (true, self.now);
@@ -359,12 +394,30 @@ impl Jukebox {
         }
     }
 
-    /// When the office is probed next: while it is silent and a request does not come back, once a second. A black hole
-    /// raises no event: only a try shows that it has ended.
+    /// Queue or fallback as the planner sees it: in order, from the playhead on.
+    fn walk<'a>(&'a self, list: &'a Queue) -> impl Iterator<Item = Ahead> + 'a {
+        let here = core::ptr::eq(list, self.line()) || core::ptr::eq(list, &self.queue);
+        let start = if here { self.playback.position(list) } else { Frames::default() };
+        list.iter().enumerate().map(move |(i, e)| Ahead {
+            entry: e.id,
+            record: e.record,
+            from: if i == 0 { start } else { Frames::default() },
+            length: Span::ms(e.duration_ms),
+            fed: self.playback.slots_fed(e.id),
+        })
+    }
+
+    /// When the office is probed next: while the link is in trouble or a request does not come back. A black hole raises no
+    /// event: only a try shows that it has ended. Once a second with little on board, else now and again.
     fn probe_at(&self) -> Option<Instant> {
-        let silent = self.playback.is_silent(self.now, &self.queue) && !self.probing && !self.ending;
-        let waits = self.planner.waits_since().filter(|_| silent)?;
-        Some((waits + PROBE_AFTER).max(self.probed_at + PROBE_EVERY))
+        if self.probing || self.ending {
+            return None;
+        }
+        let silent = self.playback.is_silent(self.now, self.line());
+        let waits = self.planner.waits_since().map(|t| t + PROBE_AFTER);
+        let due = self.planner.trouble().map(|t| t.1).or(waits)?;
+        let urgent = silent || self.fallback.on.is_some() || (self.listens() && self.on_board() < PROBE_OFTEN_BELOW);
+        Some(due.max(self.probed_at + if urgent { PROBE_EVERY } else { PROBE_SELDOM }))
     }
 
     fn probed(&mut self, up: bool) {
@@ -389,7 +442,7 @@ impl Jukebox {
             (Err(r), _) if r.action() == crate::reason::Action::Skip => self.link.reached(),
             _ => {}
         }
-        let silent = self.playback.is_silent(self.now, &self.queue);
+        let silent = self.playback.is_silent(self.now, self.line());
         // A track's own fault marks its plan; `drop_bad` takes it out when its turn comes.
         self.planner.arrived(self.now, id, arrival, silent);
     }
@@ -423,10 +476,15 @@ impl Jukebox {
     /// Takes entries out whose own fault it is that they cannot play, when their turn has come.
     fn drop_bad(&mut self) {
         loop {
-            let due = [self.queue.current(), self.playback.next_to_feed(&self.queue)].map(|e| e.map(|e| e.id));
-            let due = due.into_iter().flatten().chain(self.playback.fed());
+            let line = self.line();
+            let due = [line.current(), self.playback.next_to_feed(line)].map(|e| e.map(|e| e.id));
+            let due = due.into_iter().flatten().chain(self.queue.current().map(|e| e.id)).chain(self.playback.fed());
             let bad = due.filter_map(|id| Some((id, self.planner.bad(id)?))).next();
             let Some((id, reason)) = bad else { return };
+            if is_fallback(id) {
+                self.skip_fallback(id, "player", Some(reason));
+                continue;
+            }
             let (current, fed) = (self.queue.current().is_some_and(|e| e.id == id), self.playback.is_fed(id));
             self.skip_entry(id, "player", Some(reason));
             if current {
@@ -493,13 +551,18 @@ impl Jukebox {
 
     /// The head of the queue is another one: start it from its beginning.
     pub(crate) fn restart_head(&mut self) {
+        if self.fallback.on.is_some() {
+            self.waits_for_another();
+            return self.stop_if_empty();
+        }
         let more = self.queue.current().is_some_and(|e| self.planner.level(e.id, Frames::default()).0 > Span(0));
         self.playback.rewind(Frames::default(), more);
         self.stop_if_empty();
     }
 
     pub(crate) fn stop_if_empty(&mut self) {
-        if self.queue.is_empty() && self.playback.intent() != Intent::Stopped {
+        if self.queue.is_empty() && self.playback.intent() != Intent::Stopped && !self.settings.fallback.when_empty {
+            self.end_fallback();
             self.playback.want(Intent::Stopped);
             self.save_meta(false);
         }
@@ -508,8 +571,8 @@ impl Jukebox {
     pub(crate) fn queue_changed(&mut self) {
         self.changes.order(&self.queue);
         self.save_meta(false);
-        let queue = &self.queue;
-        let void = self.planner.keep_only(self.now, |id| queue.find(id).is_some());
+        let (queue, list) = (&self.queue, &self.fallback.list);
+        let void = self.planner.keep_only(self.now, |id| queue.find(id).or_else(|| list.find(id)).is_some());
         self.out.extend(void.into_iter().map(|id| Output::Cancel { id }));
     }
 
@@ -526,6 +589,19 @@ impl Jukebox {
 
     fn happened(&mut self, h: Happened) {
         match h {
+            Happened::Started(id) if is_fallback(id) => {
+                let track = self.fallback.list.find(id).map(|(_, e)| e.track);
+                self.event("started", json!({"entry": null, "source": "fallback", "track": track}));
+            }
+            Happened::Finished(id, played) if is_fallback(id) => {
+                let track = self.fallback.list.find(id).map(|(_, e)| e.track);
+                let facts = json!({"entry": null, "source": "fallback", "track": track, "played_ms": played.as_ms()});
+                self.event("finished", facts);
+                self.fallback_turns(id, false);
+                if self.playback.front().is_some_and(|id| !is_fallback(id)) {
+                    self.queue_followed();
+                }
+            }
             Happened::Started(id) => {
                 self.sounded = Some(id);
                 if let Some((_, e)) = self.queue.find(id) {
@@ -536,7 +612,7 @@ impl Jukebox {
             }
             Happened::Finished(id, last_seen) => {
                 // Frames are looked at now and then: the last look was before the end.
-                let played = self.planner.rendition(id).map_or(last_seen, |r| Frames::new(r.frames, r.init.rate));
+                let played = self.planner.length(id).unwrap_or(last_seen);
                 if self.queue.current().is_some_and(|e| e.id == id) {
                     self.remember_current(played, false);
                 }
@@ -545,6 +621,9 @@ impl Jukebox {
                     let facts = json!({"entry": id, "track": e.track, "by": e.by, "played_ms": played.as_ms()});
                     self.event("finished", facts);
                     self.queue_changed();
+                    if self.playback.front().is_some_and(is_fallback) {
+                        self.fallback_followed();
+                    }
                     if let Some(stop) = self.stop_after.take_if(|s| s.entry == id) {
                         self.playback.end_after(None);
                         self.set_intent(Intent::Stopped, &stop.by);
@@ -555,7 +634,7 @@ impl Jukebox {
             Happened::Stalled => self.rebuffer_since = Some(self.now),
             Happened::Resumed(after) => {
                 if self.rebuffer_since.take().is_some() {
-                    let entry = self.queue.current().map(|e| e.id);
+                    let entry = self.line().current().map(|e| e.id).filter(|id| !is_fallback(*id));
                     self.event("rebuffer", json!({"entry": entry, "ms": after.as_ms()}));
                 }
             }
@@ -608,6 +687,7 @@ impl Jukebox {
         let library = c.library.clone().or(self.catalogue.library.take());
         let news = library != self.catalogue.library;
         self.catalogue = Catalogue { library, ..c };
+        self.ask_for_fallback();
         if news {
             self.save_meta(false);
         }
@@ -660,6 +740,9 @@ impl Jukebox {
         if !self.playback.want(intent) {
             return false;
         }
+        if intent == Intent::Stopped {
+            self.leave_fallback();
+        }
         match (was, intent) {
             (Intent::Paused, Intent::Playing) => self.event("resumed", json!({"by": by})),
             (_, Intent::Paused) => self.event("paused", json!({"by": by})),
@@ -684,10 +767,12 @@ impl Jukebox {
             clean_end: false,
             library: self.catalogue.library.clone(),
             stop_after: self.stop_after.clone(),
+            fallback_next: self.fallback_next,
+            hours_open: self.hours_open,
         }
     }
 
-    fn save_meta(&mut self, clean_end: bool) {
+    pub(crate) fn save_meta(&mut self, clean_end: bool) {
         let meta = Meta { clean_end, ..self.meta() };
         self.changes.meta(&meta);
     }

@@ -493,6 +493,18 @@ pub struct SegmentRef {
 
 const PACKED: usize = 44;
 
+impl SegmentRef {
+    fn unpack(packed: &[u8; PACKED]) -> Self {
+        let (length, rest) = packed.split_at(4);
+        let (first_frame, digest) = rest.split_at(8);
+        Self {
+            length: length.try_into().map_or(0, u32::from_be_bytes),
+            first_frame: first_frame.try_into().map_or(0, u64::from_be_bytes),
+            digest: Digest(digest.try_into().unwrap_or_default()),
+        }
+    }
+}
+
 impl IndexPage {
     /// Packs up to [`SEGMENTS_PER_PAGE`] segments.
     pub fn new(segments: &[SegmentRef]) -> Self {
@@ -517,15 +529,12 @@ impl IndexPage {
 
     /// The segments in order.
     pub fn segments(&self) -> impl ExactSizeIterator<Item = SegmentRef> + '_ {
-        self.packed.as_chunks::<PACKED>().0.iter().map(|c| {
-            let (length, rest) = c.split_at(4);
-            let (first_frame, digest) = rest.split_at(8);
-            SegmentRef {
-                length: length.try_into().map_or(0, u32::from_be_bytes),
-                first_frame: first_frame.try_into().map_or(0, u64::from_be_bytes),
-                digest: Digest(digest.try_into().unwrap_or_default()),
-            }
-        })
+        self.packed.as_chunks::<PACKED>().0.iter().map(SegmentRef::unpack)
+    }
+
+    /// Segment `k` of the page.
+    pub fn segment(&self, k: usize) -> Option<SegmentRef> {
+        self.packed.as_chunks::<PACKED>().0.get(k).map(SegmentRef::unpack)
     }
 }
 

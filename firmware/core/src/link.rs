@@ -51,6 +51,8 @@ fn exp2(x: f32) -> f32 {
 pub struct Link {
     fast: Average,
     slow: Average,
+    /// Rate of the last transfer that tells anything, in kbit/s.
+    last: Option<u32>,
     /// Since when nothing passes; none while something does.
     down_since: Option<Instant>,
     proven: bool,
@@ -65,6 +67,7 @@ impl Link {
         if s.bytes >= 4_096 {
             self.fast.push(kbps, seconds.max(0.1), 3.0);
             self.slow.push(kbps, seconds.max(0.1), 9.0);
+            self.last = Some(kbps as u32);
         }
         (self.down_since, self.proven) = (None, true);
     }
@@ -83,6 +86,10 @@ impl Link {
     /// The lower of the two averages, in kbit/s.
     pub fn kbps(&self) -> Option<u32> {
         Some(self.fast.kbps()?.min(self.slow.kbps()?) as u32)
+    }
+    /// What is known a moment after the link has become better: half of what the last transfer had, if that is more.
+    pub fn hopeful_kbps(&self) -> Option<u32> {
+        Some(self.kbps()?.max(self.last? / 2))
     }
     /// `down` until something passed, then by what the estimate carries: opus-32 with its overhead needs 40 kbit/s,
     /// opus-96 with the queries beside it 250, the original of a CD 1,500.

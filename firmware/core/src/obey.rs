@@ -389,7 +389,8 @@ impl Jukebox {
         if stays {
             self.set_stop_after(None);
         }
-        let idle = self.queue.is_empty() || (intent == Intent::Paused && self.playback.intent() == Intent::Stopped);
+        let nothing = self.queue.is_empty() && !self.stands_in_for_silence();
+        let idle = nothing || (intent == Intent::Paused && self.playback.intent() == Intent::Stopped);
         let changed = if idle && intent != Intent::Stopped { stays } else { self.set_intent(intent, by) || stays };
         json!({"state": self.state(), "changed": changed})
     }
@@ -406,6 +407,13 @@ impl Jukebox {
     }
 
     fn skip(&mut self, entry: Option<EntryId>, by: &str) -> Result<Value, Refusal> {
+        if self.fallback.on.is_some()
+            && entry.is_none()
+            && let Some(id) = self.fallback.list.current().map(|e| e.id)
+        {
+            self.skip_fallback(id, by, None);
+            return Ok(json!({"entry": null}));
+        }
         let current = self.queue.current().map(|e| e.id);
         match (entry, current) {
             // Naming the entry makes repeating harmless: it is not current any more, so nothing is skipped.
@@ -470,9 +478,14 @@ impl Jukebox {
             self.skip(None, by)?;
             return Ok(json!({"entry": self.queue.current().map(|e| e.id), "position_ms": 0}));
         }
-        let rate = self.planner.rendition(id).map_or(48_000, |r| r.init.rate);
+        let rate = self.planner.rate(id).unwrap_or(48_000);
         let at = Frames::from_ms(ms, rate);
-        self.playback.rewind(at, self.planner.level(id, at).0 > Span(0));
+        if self.fallback.on.is_some() {
+            // It goes on there when its time comes.
+            self.playback.set_aside(at);
+        } else {
+            self.playback.rewind(at, self.planner.level(id, at).0 > Span(0));
+        }
         self.planner.hurry(self.now);
         self.save_position();
         Ok(json!({"entry": id, "position_ms": ms}))
@@ -556,7 +569,7 @@ impl Jukebox {
         }
         let stopped = self.state() == State::Stopped;
         match g {
-            Gesture::Press(Button::Play) if self.queue.is_empty() => {
+            Gesture::Press(Button::Play) if self.queue.is_empty() && !self.stands_in_for_silence() => {
                 self.word("Nothing queued", "Ask the bot for a track")
             }
             // Without a device it counts as paused: whoever presses wants to hear something.

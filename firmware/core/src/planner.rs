@@ -1,8 +1,17 @@
-//! Which segment of which rendition next, and what is on board.
+//! Which segment of which rendition next, from which entry: start, safety, fallback, then quality.
 //!
-//! A *plan* is what is known of an entry: its record, its index pages, which of its segments are in the store. The planner
-//! walks the queue from the playhead, nearest first, and wishes for the first thing that is missing, until the coming
-//! `ahead` of music is on board. Every wish goes to the store first, so that a restart finds again what is there.
+//! *Line*: the queue from the playhead on. *Spare*: the fallback. What is wished for, in this order:
+//!
+//! 1. **Sound**: what plays now and has nothing left; the smallest rendition, or a better one that comes as quickly.
+//! 2. **Safety**: the smallest rendition of the coming [`Need::ahead`] of the line, nearest first.
+//! 3. **Spare**: the smallest rendition of the next minutes of the fallback.
+//! 4. **Quality**: what comes within [`NEAR`] in the best rendition that the link carries while it plays.
+//! 5. **Reserve**: the smallest rendition of the rest of the line, then of the rest of the fallback.
+//! 6. **Idle**: the original of the coming [`Need::ahead`], where the link has nothing better to do.
+//!
+//! So an outage at any moment finds as much playable time on board as the link allowed, and quality is bought with what is
+//! left. A small copy costs about 4 % of a FLAC original beside it. Every wish goes to the store first, so that a restart
+//! finds again what is there.
 //!
 //! Law: link trouble stops the walk where it stands and is tried again; a track's own fault marks its plan `bad` and the
 //! walk goes on behind it.
@@ -11,6 +20,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::library::{Digest, IndexPage, Record, Rendition, RenditionName, SEGMENTS_PER_PAGE, SegmentRef};
+use crate::plan::{Gap, Plan, STAY};
 use crate::reason::{Action, Reason};
 use crate::sound::EntryId;
 use crate::time::{Frames, Instant, Span};
@@ -19,6 +29,18 @@ use crate::time::{Frames, Instant, Span};
 pub const IN_FLIGHT: usize = 2;
 /// Longest pause between two tries while something still sounds.
 const SLOWEST_RETRY: Span = Span::s(30);
+/// Quality is bought for so much of what comes next.
+const NEAR: Span = Span::s(300);
+/// A start may wait so long for a better rendition of one segment,
+const QUICK: Span = Span::ms(250);
+/// until so much is on board.
+const STARTED: Span = Span::s(20);
+/// Of the fallback that is brought on board before quality is bought.
+const SPARE: Span = Span::s(600);
+/// A start looks so far ahead.
+const HORIZON: Span = Span::s(60);
+/// A segment of an original that takes longer than this is left to a better link.
+const TOO_SLOW: Span = Span::s(20);
 
 /// Something to be brought on board: `length` bytes at `offset` of `object` whose digest is `digest`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,25 +65,19 @@ pub type Arrival = Result<Option<Vec<u8>>, Reason>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     Record,
-    Index(usize),
-    Segment(usize),
+    Index { rank: usize, page: usize },
+    Segment { rank: usize, slot: usize },
 }
 
-#[derive(Clone, Debug)]
-struct Page {
-    index: IndexPage,
-    /// Bit n: segment n of the page is in the store.
-    have: u128,
-}
-
-#[derive(Clone, Debug)]
-struct Plan {
-    entry: EntryId,
-    digest: Digest,
-    record: Option<Arc<Record>>,
-    rendition: Option<Arc<Rendition>>,
-    pages: Vec<Option<Page>>,
-    bad: Option<Reason>,
+/// What a wish is for, the most urgent first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Purpose {
+    Sound,
+    Safety,
+    Spare,
+    Quality,
+    Reserve,
+    Idle,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +85,7 @@ struct UnderWay {
     id: u64,
     entry: EntryId,
     part: Part,
+    purpose: Purpose,
     since: Instant,
 }
 
@@ -89,6 +106,10 @@ pub struct Ahead {
     pub record: Digest,
     /// First frame wanted.
     pub from: Frames,
+    /// Length, as the catalogue has it.
+    pub length: Span,
+    /// Slots that are with the decoder already: another rendition of them comes too late.
+    pub fed: usize,
 }
 
 /// A segment that is on board.
@@ -107,12 +128,16 @@ pub struct Ready {
 pub struct Need {
     /// How much music should be on board.
     pub ahead: Span,
-    /// Which rendition is wanted.
-    pub rendition: RenditionName,
     /// Nothing sounds although it should: hurry, and one thing at a time.
     pub silent: bool,
-    /// Transfer rate to expect, in kbit/s.
+    /// Transfer rate to count on, in kbit/s.
     pub kbps: Option<u32>,
+    /// Transfer rate to hope for when sound is waited for, in kbit/s.
+    pub hopeful_kbps: Option<u32>,
+    /// The link or the card is to be spared: no original for its own sake.
+    pub thrifty: bool,
+    /// Another number when the playhead has moved on.
+    pub pace: u64,
 }
 
 /// The planner.
@@ -120,18 +145,28 @@ pub struct Need {
 pub struct Planner {
     plans: Vec<Plan>,
     under_way: Vec<UnderWay>,
+    /// Nothing but originals is wished for.
+    original_only: bool,
+    /// Wishes given up for a more urgent one.
+    void: Vec<u64>,
     last_wish: u64,
     trouble: Option<Trouble>,
+    /// Transfer rate to hope for, in kbit/s.
+    hopeful_kbps: Option<u32>,
     /// State of a xorshift generator, for jitter.
     random: u64,
     /// What should be kept in the store has changed.
     news: bool,
+    /// Counts what could make another wish possible.
+    turn: u64,
+    /// There was nothing to wish for at this turn, playhead (in seconds) and estimate.
+    content: Option<(u64, u64, Option<u32>)>,
 }
 
 impl Planner {
-    /// A planner whose jitter is seeded.
-    pub fn new(seed: u64) -> Self {
-        Self { random: seed | 1, ..Self::default() }
+    /// A planner whose jitter is seeded; `original_only`: smaller renditions are left alone.
+    pub fn new(seed: u64, original_only: bool) -> Self {
+        Self { random: seed | 1, original_only, ..Self::default() }
     }
 
     /// Drops the plans of entries that are not in the line any more. Returns the wishes that nobody has any more.
@@ -144,27 +179,224 @@ impl Planner {
         self.under_way.extract_if(.., |w| !in_line(w.entry)).map(|w| w.id).collect()
     }
 
+    /// An entry goes by another id.
+    pub fn rename(&mut self, from: EntryId, to: EntryId) {
+        self.plans.iter_mut().filter(|p| p.entry == from).for_each(|p| p.entry = to);
+        self.under_way.iter_mut().filter(|w| w.entry == from).for_each(|w| w.entry = to);
+    }
+
     /// The next thing to bring on board, if there is one and it is time.
-    pub fn wish(&mut self, now: Instant, line: impl Iterator<Item = Ahead>, need: Need) -> Option<Wish> {
-        let most = if need.silent { 1 } else { IN_FLIGHT };
-        if self.under_way.len() >= most || self.trouble.is_some_and(|t| t.again > now || !self.under_way.is_empty()) {
+    pub fn wish(&mut self, now: Instant, line: &[Ahead], spare: &[Ahead], need: Need) -> Option<Wish> {
+        self.hopeful_kbps = need.hopeful_kbps;
+        if !self.may_wish(now, need) {
             return None;
         }
-        let mut ahead = Span(0);
-        for a in line {
-            if ahead >= need.ahead {
+        let here = (self.turn, need.pace, need.kbps);
+        let found = self.look(line, spare, need);
+        let Some((i, part, purpose)) = found else {
+            if self.under_way.is_empty() {
+                // Nothing is missing any more.
+                self.trouble = None;
+            }
+            self.content = Some(here);
+            return None;
+        };
+        let most = if purpose == Purpose::Sound && need.silent { 1 } else { IN_FLIGHT };
+        // What only improves must not stand in the way of what sounds.
+        while self.under_way.len() >= most {
+            let worst = self.under_way.iter().enumerate().max_by_key(|(_, w)| w.purpose);
+            let Some((k, _)) = worst.filter(|(_, w)| purpose == Purpose::Sound && w.purpose > Purpose::Safety) else {
+                self.content = Some(here);
+                return None;
+            };
+            self.void.push(self.under_way.swap_remove(k).id);
+        }
+        Some(self.order(now, i, part, purpose, need))
+    }
+
+    /// Whether it is worth while to look for a wish: something has changed since there was none.
+    pub fn may_wish(&self, now: Instant, need: Need) -> bool {
+        let pausing = self.trouble.is_some_and(|t| t.again > now || !self.under_way.is_empty());
+        !pausing && (need.silent || self.content != Some((self.turn, need.pace, need.kbps)))
+    }
+
+    /// Wishes that were given up for a more urgent one.
+    pub fn voided(&mut self) -> impl Iterator<Item = u64> {
+        core::mem::take(&mut self.void).into_iter()
+    }
+
+    fn look(&mut self, line: &[Ahead], spare: &[Ahead], need: Need) -> Option<(usize, Part, Purpose)> {
+        let all = Span(u64::MAX / 2);
+        self.small(line, Span(0), need.ahead, Purpose::Safety, need)
+            .or_else(|| self.small(spare, Span(0), SPARE, Purpose::Spare, need))
+            .or_else(|| self.better(line, NEAR.min(need.ahead), need, false))
+            .or_else(|| self.small(line, need.ahead, all, Purpose::Reserve, need))
+            .or_else(|| self.small(spare, SPARE, all, Purpose::Reserve, need))
+            .or_else(|| self.better(line, need.ahead, need, true).filter(|_| !need.thrifty))
+    }
+
+    /// The first thing missing for playing in the smallest rendition what begins between `after` and `until`.
+    fn small(
+        &mut self,
+        line: &[Ahead],
+        after: Span,
+        until: Span,
+        purpose: Purpose,
+        need: Need,
+    ) -> Option<(usize, Part, Purpose)> {
+        let mut end = 0;
+        for (k, a) in line.iter().enumerate() {
+            let begin = end;
+            if begin >= until.0 {
                 break;
             }
+            end = begin + a.left().0;
+            let (near, far) = (after == Span(0), begin >= after.0 && after > Span(0));
+            if !near && end <= after.0 {
+                continue;
+            }
             let i = self.plan(a);
-            match self.missing(i, a.from, need, &mut ahead) {
-                Missing::Part(part) => return Some(self.order(now, i, part, need)),
-                Missing::UnderWay => return None,
+            if far && self.plans[i].whole {
+                continue;
+            }
+            let quick = near && k == 0 && purpose == Purpose::Safety;
+            match self.missing(i, a.from, Span(until.0 - begin), quick, need) {
+                Missing::Part(part, Span(0)) if quick => {
+                    return Some((i, part, Purpose::Sound));
+                }
+                Missing::Part(part, _) => return Some((i, part, purpose)),
+                Missing::UnderWay => {}
+                // Far away, and all there: what is known of it is read again when its time comes.
+                Missing::Nothing if far => self.plans[i].put_away(),
                 Missing::Nothing => {}
             }
         }
-        if self.under_way.is_empty() {
-            // Nothing is missing any more.
-            self.trouble = None;
+        None
+    }
+
+    /// The first part that is missing for playing from `from` on for `reach`, and what is on board before it.
+    fn missing(&mut self, i: usize, from: Frames, reach: Span, quick: bool, need: Need) -> Missing {
+        let plan = &self.plans[i];
+        let entry = plan.entry;
+        let coming = |part| self.under_way.iter().any(|w| w.entry == entry && w.part == part);
+        if plan.bad.is_some() {
+            return Missing::Nothing;
+        }
+        if plan.record.is_none() {
+            return if coming(Part::Record) { Missing::UnderWay } else { Missing::Part(Part::Record, Span(0)) };
+        }
+        let index = |page| {
+            // Any rank's page tells what is on board; the one that is known or coming already, else the smallest's.
+            let rank = (0..plan.held.len()).find(|&rank| coming(Part::Index { rank, page }));
+            match rank {
+                Some(_) => Missing::UnderWay,
+                None => Missing::Part(Part::Index { rank: 0, page }, Span(0)),
+            }
+        };
+        let mut n = match plan.locate(from) {
+            Ok(n) => n,
+            Err(page) => return index(page),
+        };
+        let begin = from.span();
+        loop {
+            match plan.gap(n, 0) {
+                Gap::None => return Missing::Nothing,
+                Gap::Page(p) if plan.begins(p * SEGMENTS_PER_PAGE).0 >= begin.0.saturating_add(reach.0) => {
+                    return Missing::Nothing;
+                }
+                Gap::Page(p) => return index(p),
+                Gap::Slot(slot) => {
+                    let level = Span(plan.begins(slot).0.saturating_sub(begin.0));
+                    if level >= reach {
+                        return Missing::Nothing;
+                    }
+                    if (0..plan.held.len()).any(|rank| coming(Part::Segment { rank, slot })) {
+                        // It is on its way; the one behind it may come beside.
+                        n = slot + 1;
+                        continue;
+                    }
+                    let rank = if quick && level < STARTED { self.quickest(i, slot, need) } else { 0 };
+                    let page = slot / SEGMENTS_PER_PAGE;
+                    return if plan.knows(rank, page) {
+                        Missing::Part(Part::Segment { rank, slot }, level)
+                    } else if coming(Part::Index { rank, page }) {
+                        Missing::UnderWay
+                    } else {
+                        Missing::Part(Part::Index { rank, page }, level)
+                    };
+                }
+            }
+        }
+    }
+
+    /// The best rank of which this slot comes within [`QUICK`]; the smallest if none does.
+    fn quickest(&self, i: usize, slot: usize, need: Need) -> usize {
+        let plan = &self.plans[i];
+        let kbps = u64::from(need.kbps.unwrap_or(0));
+        let length = plan.begins(slot + 1).0.saturating_sub(plan.begins(slot).0);
+        let fits = |h: &crate::plan::Held| {
+            let bits = h.segment(slot).map_or(h.kbps() * length / 1_000, |s| u64::from(s.length) * 8);
+            bits * 1_000 <= kbps * QUICK.0
+        };
+        let top = if need.thrifty { plan.held.len().saturating_sub(1) } else { plan.held.len() };
+        (0..top).rev().find(|&r| fits(&plan.held[r])).unwrap_or(0)
+    }
+
+    /// The first thing missing for playing what comes within `until` in a better rendition. `idle`: in the original, whether or
+    /// not the link could carry it while it plays.
+    fn better(&mut self, line: &[Ahead], until: Span, need: Need, idle: bool) -> Option<(usize, Part, Purpose)> {
+        let kbps = u64::from(need.kbps?.max(1));
+        let purpose = if idle { Purpose::Idle } else { Purpose::Quality };
+        let mut end = 0;
+        for a in line {
+            let start = Span(end);
+            if start >= until {
+                break;
+            }
+            end += a.left().0;
+            let i = self.plan(a);
+            let plan = &self.plans[i];
+            if plan.bad.is_some() || plan.held.len() < 2 {
+                continue;
+            }
+            let original = plan.held.len() - 1;
+            let top = original - usize::from(need.thrifty);
+            let carried = (1..=top).rev().find(|&r| plan.held[r].kbps() * 10 <= kbps * 8);
+            let slow = plan.held[original].kbps() * 4 * 1_000_000 / kbps > TOO_SLOW.0;
+            let Some(want) = (if idle && !slow { Some(original) } else { carried }) else { continue };
+            let Ok(head) = plan.locate(a.from) else { continue };
+            let origin = a.from.span();
+            // What is with the decoder comes too late, and so does what plays before a run of it is here.
+            let first = head.max(a.fed);
+            let begun = first > 0 && plan.held.iter().skip(want).any(|h| h.has(first));
+            let rate = plan.held[want].kbps();
+            let lead = if begun || start > STAY { 2 * 4_000_000 * rate / kbps } else { STAY.0 * rate / kbps };
+            let lead = if start > Span(0) && a.fed == 0 { lead.saturating_sub(start.0) } else { lead };
+            let earliest = plan.begins(first).0 + lead;
+            let mut n = first;
+            while plan.begins(n).0 < earliest && plan.begins(n) < plan.length() {
+                n += 1;
+            }
+            let coming = |part| self.under_way.iter().any(|w| w.entry == a.entry && w.part == part);
+            loop {
+                let (part, at) = match plan.gap(n, want) {
+                    Gap::Slot(slot) if plan.knows(want, slot / SEGMENTS_PER_PAGE) => {
+                        (Part::Segment { rank: want, slot }, slot)
+                    }
+                    Gap::Slot(slot) => (Part::Index { rank: want, page: slot / SEGMENTS_PER_PAGE }, slot),
+                    Gap::Page(page) => (Part::Index { rank: want, page }, page * SEGMENTS_PER_PAGE),
+                    Gap::None => break,
+                };
+                let beyond = (plan.begins(at).0 + start.0).saturating_sub(origin.0) >= until.0;
+                if beyond {
+                    break;
+                }
+                match part {
+                    _ if !coming(part) => return Some((i, part, purpose)),
+                    Part::Segment { slot, .. } => n = slot + 1,
+                    _ => break,
+                }
+            }
         }
         None
     }
@@ -173,6 +405,7 @@ impl Planner {
     pub fn arrived(&mut self, now: Instant, id: u64, arrival: Arrival, silent: bool) {
         let Some(i) = self.under_way.iter().position(|w| w.id == id) else { return };
         let UnderWay { entry, part, .. } = self.under_way.swap_remove(i);
+        self.turn += 1;
         let outcome = match arrival {
             Ok(bytes) => {
                 self.trouble = None;
@@ -201,6 +434,7 @@ impl Planner {
 
     /// Tries again at once: the link came up, or somebody pressed play.
     pub fn hurry(&mut self, now: Instant) {
+        self.turn += 1;
         if let Some(t) = &mut self.trouble {
             t.again = now;
         }
@@ -208,6 +442,7 @@ impl Planner {
 
     /// Gives up what is under way; the wishes, for whoever carries them out.
     pub fn give_up(&mut self) -> impl Iterator<Item = u64> {
+        self.turn += 1;
         core::mem::take(&mut self.under_way).into_iter().map(|w| w.id)
     }
 
@@ -238,43 +473,57 @@ impl Planner {
         self.find(entry)?.bad
     }
 
+    /// Whether enough is on board to begin at a frame: all that is left, or so much that at the estimated rate the smallest
+    /// rendition does not run dry within a minute.
+    pub fn may_start(&self, entry: EntryId, from: Frames) -> bool {
+        let Some(plan) = self.find(entry) else { return false };
+        let (level, whole) = plan.level(from);
+        let (Some(kbps), Some(small)) = (self.hopeful_kbps, plan.held.first()) else { return whole || level > Span(0) };
+        let horizon = plan.length().0.saturating_sub(from.span().0).min(HORIZON.0);
+        // A rate is believed by four fifths.
+        let comes = horizon * u64::from(kbps) * 8 / (small.kbps().max(1) * 10);
+        whole || (level > Span(0) && level.0 + comes >= horizon)
+    }
+
     /// The record of an entry, once it is here.
     pub fn record(&self, entry: EntryId) -> Option<&Arc<Record>> {
         self.find(entry)?.record.as_ref()
     }
 
-    /// The rendition of an entry, once it is chosen.
-    pub fn rendition(&self, entry: EntryId) -> Option<&Arc<Rendition>> {
-        self.find(entry)?.rendition.as_ref()
+    /// Frames a second of an entry's original, once its record is here.
+    pub fn rate(&self, entry: EntryId) -> Option<u32> {
+        self.record(entry)?.renditions.first().map(|r| r.init.rate)
     }
 
-    /// The number of the segment that holds a frame, if its index page is here.
+    /// Length of an entry's original, once its record is here.
+    pub fn length(&self, entry: EntryId) -> Option<Frames> {
+        self.record(entry)?.renditions.first().map(|r| Frames::new(r.frames, r.init.rate))
+    }
+
+    /// The slot that holds a frame, if an index page of it is here.
     pub fn locate(&self, entry: EntryId, at: Frames) -> Option<usize> {
         self.find(entry)?.locate(at).ok()
     }
 
-    /// Segment `n` of an entry if it is on board.
-    pub fn ready(&self, entry: EntryId, n: usize) -> Option<Ready> {
+    /// Slot `n` of an entry in the rendition it is best played in after `last`, if it is on board.
+    pub fn ready(&self, entry: EntryId, n: usize, last: Option<RenditionName>) -> Option<Ready> {
         let plan = self.find(entry)?;
-        let page = plan.pages.get(n / SEGMENTS_PER_PAGE)?.as_ref()?;
-        let k = n % SEGMENTS_PER_PAGE;
-        let segment = page.index.segments().nth(k).filter(|_| page.have & (1 << k) != 0)?;
-        let last = n / SEGMENTS_PER_PAGE + 1 == plan.pages.len() && k + 1 == page.index.len();
-        Some(Ready { segment, rendition: Arc::clone(plan.rendition.as_ref()?), last })
+        let rank = last.and_then(|name| plan.held.iter().position(|h| h.rendition.name == name));
+        let held = plan.held.get(plan.pick(n, rank)?)?;
+        Some(Ready { segment: held.segment(n)?, rendition: Arc::clone(&held.rendition), last: plan.is_last(n) })
     }
 
     /// A segment turned out not to be in the store as it should.
     pub fn torn(&mut self, entry: EntryId, digest: Digest) {
-        let Some(plan) = self.plans.iter_mut().find(|p| p.entry == entry) else { return };
-        for page in plan.pages.iter_mut().flatten() {
-            if let Some(k) = page.index.segments().position(|s| s.digest == digest) {
-                page.have &= !(1 << k);
-            }
+        self.turn += 1;
+        if let Some(plan) = self.plans.iter_mut().find(|p| p.entry == entry) {
+            plan.torn(digest);
         }
     }
 
     /// What cannot be decoded although its digest is right.
     pub fn spoil(&mut self, entry: EntryId, reason: Reason) {
+        self.turn += 1;
         if let Some(plan) = self.plans.iter_mut().find(|p| p.entry == entry) {
             plan.bad = Some(reason);
         }
@@ -287,11 +536,7 @@ impl Planner {
 
     /// How much of an entry is on board, in percent.
     pub fn on_board_pct(&self, entry: EntryId) -> u8 {
-        let Some(plan) = self.find(entry) else { return 0 };
-        let have: u32 = plan.pages.iter().flatten().map(|p| p.have.count_ones()).sum();
-        let last = plan.pages.last().and_then(Option::as_ref).map_or(SEGMENTS_PER_PAGE, |p| p.index.len());
-        let all = plan.pages.len().saturating_sub(1) * SEGMENTS_PER_PAGE + last;
-        if plan.pages.is_empty() { 0 } else { (have as usize * 100 / all.max(1)) as u8 }
+        self.find(entry).map_or(0, Plan::pct)
     }
 
     /// Everything that the plans need, if that has changed since it was asked last: the store must not drop it.
@@ -300,11 +545,7 @@ impl Planner {
             return None;
         }
         let mut pins = Vec::new();
-        for p in &self.plans {
-            pins.push(p.digest);
-            pins.extend(p.rendition.iter().flat_map(|r| r.index.iter().map(|i| i.object)));
-            pins.extend(p.pages.iter().flatten().flat_map(|page| page.index.segments().map(|s| s.digest)));
-        }
+        self.plans.iter().for_each(|p| p.pins(&mut pins));
         Some(pins)
     }
 
@@ -312,77 +553,32 @@ impl Planner {
         self.plans.iter().find(|p| p.entry == entry)
     }
 
-    fn plan(&mut self, a: Ahead) -> usize {
+    fn plan(&mut self, a: &Ahead) -> usize {
         if let Some(i) = self.plans.iter().position(|p| p.entry == a.entry) {
             return i;
         }
-        let (entry, digest) = (a.entry, a.record);
-        self.plans.push(Plan { entry, digest, record: None, rendition: None, pages: Vec::new(), bad: None });
+        self.plans.push(Plan::new(a.entry, a.record, a.length));
         self.plans.len() - 1
     }
 
-    /// The first part of a plan that is missing from `from` on; adds what is there to `ahead`.
-    fn missing(&mut self, i: usize, from: Frames, need: Need, ahead: &mut Span) -> Missing {
-        let plan = &mut self.plans[i];
-        let under_way = |part| self.under_way.iter().any(|w| w.entry == plan.entry && w.part == part);
-        let wanted = |part| if under_way(part) { Missing::UnderWay } else { Missing::Part(part) };
-        if plan.bad.is_some() {
-            return Missing::Nothing;
-        }
-        let Some(record) = &plan.record else { return wanted(Part::Record) };
-        if plan.rendition.is_none() {
-            let chosen = record.rendition(need.rendition).or_else(|| record.renditions.first());
-            plan.pages = chosen.map(|r| r.index.iter().map(|_| None).collect()).unwrap_or_default();
-            plan.rendition = chosen.cloned().map(Arc::new);
-        }
-        let mut n = match plan.locate(from) {
-            Ok(n) => n,
-            Err(page) => return wanted(Part::Index(page)),
-        };
-        let Some(rendition) = &plan.rendition else { return Missing::Nothing };
-        let rate = rendition.init.rate;
-        while let Some(slot) = plan.pages.get(n / SEGMENTS_PER_PAGE) {
-            let Some(page) = slot else { return wanted(Part::Index(n / SEGMENTS_PER_PAGE)) };
-            let k = n % SEGMENTS_PER_PAGE;
-            let Some(segment) = page.index.segments().nth(k) else { return Missing::Nothing };
-            // What is under way is coming; the one behind it may come beside.
-            if page.have & (1 << k) == 0 && !under_way(Part::Segment(n)) {
-                return Missing::Part(Part::Segment(n));
-            }
-            if *ahead >= need.ahead {
-                break;
-            }
-            let next = page.index.segments().nth(k + 1).map(|s| s.first_frame);
-            let end = next.unwrap_or_else(|| plan.page_end(n / SEGMENTS_PER_PAGE));
-            ahead.0 += Frames::new(end.saturating_sub(segment.first_frame), rate).span().0;
-            n += 1;
-        }
-        Missing::Nothing
-    }
-
-    fn order(&mut self, now: Instant, i: usize, part: Part, need: Need) -> Wish {
+    fn order(&mut self, now: Instant, i: usize, part: Part, purpose: Purpose, need: Need) -> Wish {
         self.last_wish += 1;
         let (id, plan) = (self.last_wish, &self.plans[i]);
-        self.under_way.push(UnderWay { id, entry: plan.entry, part, since: now });
+        self.under_way.push(UnderWay { id, entry: plan.entry, part, purpose, since: now });
         let whole = |object| Wish { id, object, range: None, digest: object, deadline: Span::s(10), read: true };
-        let rendition = plan.rendition.as_ref();
+        let of = |rank: usize| plan.held.get(rank).map(|h| &h.rendition);
         match part {
             Part::Record => whole(plan.digest),
-            Part::Index(p) => whole(rendition.and_then(|r| r.index.get(p)).map_or(plan.digest, |x| x.object)),
-            Part::Segment(n) => {
-                let page = plan.pages.get(n / SEGMENTS_PER_PAGE).and_then(Option::as_ref);
-                let (mut offset, mut found) = (0, SegmentRef { length: 0, first_frame: 0, digest: plan.digest });
-                if let (Some(page), Some(r)) = (page, rendition) {
-                    offset = r.index.get(n / SEGMENTS_PER_PAGE).map_or(0, |x| x.offset);
-                    for s in page.index.segments().take(n % SEGMENTS_PER_PAGE + 1) {
-                        offset += u64::from(found.length);
-                        found = s;
-                    }
-                }
+            Part::Index { rank, page } => {
+                whole(of(rank).and_then(|r| r.index.get(page)).map_or(plan.digest, |x| x.object))
+            }
+            Part::Segment { rank, slot } => {
+                let nothing = (0, SegmentRef { length: 0, first_frame: 0, digest: plan.digest });
+                let (offset, found) = plan.held.get(rank).and_then(|h| h.place(slot)).unwrap_or(nothing);
                 // Four times what the estimate says, within bounds that a dead link and a slow one can live with.
                 let ms = need.kbps.map_or(30_000, |k| u64::from(found.length) * 8 * 4 / u64::from(k.max(1)));
                 let deadline = Span::ms(ms.clamp(8_000, 60_000));
-                let object = rendition.map_or(plan.digest, |r| r.object);
+                let object = of(rank).map_or(plan.digest, |r| r.object);
                 Wish { id, object, range: Some((offset, found.length)), digest: found.digest, deadline, read: false }
             }
         }
@@ -391,26 +587,22 @@ impl Planner {
     fn take(&mut self, entry: EntryId, part: Part, bytes: Option<Vec<u8>>) -> Result<(), Reason> {
         let Some(plan) = self.plans.iter_mut().find(|p| p.entry == entry) else { return Ok(()) };
         let bytes = bytes.unwrap_or_default();
-        self.news |= !matches!(part, Part::Segment(_));
+        self.news |= !matches!(part, Part::Segment { .. });
         match part {
-            Part::Record => plan.record = Some(Arc::new(Record::parse(&bytes).map_err(unreadable)?)),
-            Part::Index(p) => {
-                let index = IndexPage::parse(&bytes).map_err(unreadable)?;
-                let last = p + 1 == plan.pages.len();
-                if !last && index.len() != SEGMENTS_PER_PAGE {
-                    return Err(Reason::Damaged);
-                }
-                if let Some(slot) = plan.pages.get_mut(p) {
-                    *slot = Some(Page { index, have: 0 });
-                }
+            Part::Record => plan.set_record(Record::parse(&bytes).map_err(unreadable)?, self.original_only),
+            Part::Index { rank, page } => {
+                plan.set_page(rank, page, IndexPage::parse(&bytes).map_err(unreadable)?)?;
             }
-            Part::Segment(n) => {
-                if let Some(Some(page)) = plan.pages.get_mut(n / SEGMENTS_PER_PAGE) {
-                    page.have |= 1 << (n % SEGMENTS_PER_PAGE);
-                }
-            }
+            Part::Segment { rank, slot } => plan.set_segment(rank, slot, true),
         }
         Ok(())
+    }
+}
+
+impl Ahead {
+    /// What is left to play of it.
+    fn left(&self) -> Span {
+        Span(self.length.0.saturating_sub(self.from.span().0))
     }
 }
 
@@ -423,48 +615,8 @@ fn unreadable(e: crate::library::FormatError) -> Reason {
 }
 
 enum Missing {
-    Part(Part),
+    /// This part, after so much that is on board.
+    Part(Part, Span),
     UnderWay,
     Nothing,
-}
-
-impl Plan {
-    /// The segment that holds a frame, or the index page that would tell.
-    fn locate(&self, at: Frames) -> Result<usize, usize> {
-        let Some(r) = &self.rendition else { return Err(0) };
-        let frame = at.at_rate(r.init.rate).n.min(r.frames.saturating_sub(1)) + r.delay;
-        let p = r.index.partition_point(|x| x.first_frame <= frame).saturating_sub(1);
-        let Some(Some(page)) = self.pages.get(p) else { return Err(p) };
-        let k = page.index.segments().take_while(|s| s.first_frame <= frame).count().saturating_sub(1);
-        Ok(p * SEGMENTS_PER_PAGE + k)
-    }
-
-    /// Decoded frame behind the last segment of a page.
-    fn page_end(&self, page: usize) -> u64 {
-        let Some(r) = &self.rendition else { return 0 };
-        r.index.get(page + 1).map_or(r.delay + r.frames, |x| x.first_frame)
-    }
-
-    fn level(&self, from: Frames) -> (Span, bool) {
-        let (Ok(first), Some(r)) = (self.locate(from), &self.rendition) else { return (Span(0), false) };
-        let start = from.at_rate(r.init.rate).n + r.delay;
-        let level = |end: u64| Frames::new(end.saturating_sub(start), r.init.rate).span();
-        let mut n = first;
-        loop {
-            let Some(Some(page)) = self.pages.get(n / SEGMENTS_PER_PAGE) else {
-                let end = if n / SEGMENTS_PER_PAGE >= self.pages.len() {
-                    r.delay + r.frames
-                } else {
-                    self.page_end(n / SEGMENTS_PER_PAGE - 1)
-                };
-                return (level(end), n / SEGMENTS_PER_PAGE >= self.pages.len());
-            };
-            let k = n % SEGMENTS_PER_PAGE;
-            let Some(segment) = page.index.segments().nth(k) else { return (level(r.delay + r.frames), true) };
-            if page.have & (1 << k) == 0 {
-                return (level(segment.first_frame), false);
-            }
-            n += 1;
-        }
-    }
 }

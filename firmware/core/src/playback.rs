@@ -9,7 +9,8 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::checkpoint::Intent;
-use crate::library::Gain;
+use crate::fallback::is_fallback;
+use crate::library::{Gain, RenditionName};
 use crate::planner::Planner;
 use crate::queue::{Entry, Queue};
 use crate::sound::{EntryId, Heard, Order, OutputState, PIECES_AHEAD, Piece};
@@ -18,6 +19,8 @@ use crate::wire::State;
 
 /// On board before a track that ran dry goes on: enough that it does not run dry again at once.
 const RESUME_LEVEL: Span = Span::s(5);
+/// Fade of a skip and a seek.
+const FADE_MS: u32 = 5;
 /// Frames are asked for so often while music plays.
 const LISTEN: Span = Span::ms(250);
 /// And so often while a first frame is due.
@@ -27,14 +30,27 @@ const STILL: Span = Span::ms(700);
 /// Periods of the device make the count of frames jump: up to this much is no silence.
 const SLACK: Span = Span::ms(150);
 
+/// What follows the entry that the decoder has last, whatever stands behind that in its list.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Next {
+    /// The entry.
+    pub entry: Entry,
+    /// From where on.
+    pub start: Frames,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Fed {
     entry: EntryId,
+    /// First frame wanted of it.
+    start: Frames,
     gain: Gain,
     /// Its last segment was given.
     complete: bool,
     /// The last piece given for it.
     last_seq: u64,
+    /// The rendition of that piece.
+    rendition: RenditionName,
 }
 
 /// Playback of the queue's head.
@@ -46,7 +62,12 @@ pub struct Playback {
     given: VecDeque<u64>,
     line: VecDeque<Fed>,
     next_segment: usize,
+    /// Where another rendition begins in what was given: entry, time, which.
+    changes: VecDeque<(EntryId, Span, RenditionName)>,
     start: Frames,
+    /// Where the queue's head goes on, while the fallback plays.
+    aside: Option<Frames>,
+    follow: Option<Next>,
     heard: Heard,
     heard_at: Option<Instant>,
     moved_at: Option<Instant>,
@@ -88,7 +109,10 @@ impl Playback {
             given: VecDeque::new(),
             line: VecDeque::new(),
             next_segment: 0,
+            changes: VecDeque::new(),
             start,
+            aside: None,
+            follow: None,
             heard: Heard::default(),
             heard_at: None,
             moved_at: None,
@@ -136,7 +160,54 @@ impl Playback {
     pub fn position(&self, queue: &Queue) -> Frames {
         let h = &self.heard;
         let current = queue.current().map(|e| e.id);
-        if h.generation == self.generation && Some(h.entry) == current && h.at.rate > 0 { h.at } else { self.start }
+        match self.aside {
+            _ if h.generation == self.generation && Some(h.entry) == current && h.at.rate > 0 => h.at,
+            Some(at) if current.is_some_and(|id| !is_fallback(id)) => at,
+            _ => self.start,
+        }
+    }
+
+    /// The queue's head waits there while the fallback plays.
+    pub(crate) fn set_aside(&mut self, at: Frames) {
+        self.aside = Some(at);
+    }
+    /// The fallback does not play any more: where the queue's head goes on.
+    pub(crate) fn take_aside(&mut self) -> Frames {
+        self.aside.take().unwrap_or_default()
+    }
+    /// What is to follow instead of what stands next; none: what stands next.
+    pub(crate) fn follow(&mut self, next: Option<Next>) {
+        self.follow = next;
+    }
+    /// What is to follow instead of what stands next, and is not with the decoder yet.
+    pub(crate) fn next(&self) -> Option<&Next> {
+        self.follow.as_ref()
+    }
+    /// Whether anything of this generation was heard.
+    pub(crate) fn has_sounded(&self) -> bool {
+        self.announced.is_some()
+    }
+    /// The entry that the decoder began with, of those not yet heard to their end.
+    pub(crate) fn front(&self) -> Option<EntryId> {
+        self.line.front().map(|f| f.entry)
+    }
+    /// The entry whose next piece the decoder would take, and which is not on board.
+    pub(crate) fn missing(&self, queue: &Queue, planner: &Planner) -> Option<EntryId> {
+        if self.given.len() >= PIECES_AHEAD {
+            return None;
+        }
+        match self.line.back() {
+            Some(f) if !f.complete => {
+                planner.ready(f.entry, self.next_segment, Some(f.rendition)).is_none().then_some(f.entry)
+            }
+            Some(f) if self.last == Some(f.entry) => None,
+            back => {
+                let next = back.map_or_else(|| queue.current(), |f| queue.after(f.entry))?;
+                let start = if back.is_none() { self.start } else { Frames::default() };
+                let here = planner.locate(next.id, start).and_then(|n| planner.ready(next.id, n, None));
+                (here.is_none() || (back.is_none() && !planner.may_start(next.id, start))).then_some(next.id)
+            }
+        }
     }
 
     /// Plays or pauses. Whether that changed anything.
@@ -158,6 +229,11 @@ impl Playback {
         true
     }
 
+    /// Until now nothing was due: what passed since the last look is no silence.
+    pub(crate) fn due_from_now(&mut self) {
+        (self.due, self.heard_at) = (Span(0), None);
+    }
+
     fn hold(&mut self, hold: bool) {
         if core::mem::replace(&mut self.held, hold) != hold {
             self.orders.push(Order::Pause(hold));
@@ -167,12 +243,19 @@ impl Playback {
     /// Starts a new generation at `start` of the queue's head. `more`: its first segment is on board, so that what plays
     /// now may sound until it comes.
     pub fn rewind(&mut self, start: Frames, more: bool) {
+        self.rewind_over(start, more, FADE_MS);
+    }
+
+    /// The same, with a fade of the old sound that takes so long.
+    pub(crate) fn rewind_over(&mut self, start: Frames, more: bool, fade_ms: u32) {
         self.generation += 1;
+        self.follow = None;
         self.given.clear();
         self.line.clear();
+        self.changes.clear();
         (self.start, self.announced, self.moved_at, self.starving) = (start, None, None, None);
         let more = more && self.intent == Intent::Playing;
-        self.orders.push(Order::Flush { generation: self.generation, more });
+        self.orders.push(Order::Flush { generation: self.generation, more, fade_ms });
     }
 
     /// Nothing follows this entry, whatever is behind it in the queue; none: all do.
@@ -203,6 +286,20 @@ impl Playback {
         self.generation
     }
 
+    /// How many slots of an entry, from its first, are with the decoder.
+    pub fn slots_fed(&self, entry: EntryId) -> usize {
+        match self.line.iter().position(|f| f.entry == entry) {
+            Some(i) if i + 1 == self.line.len() && !self.line[i].complete => self.next_segment,
+            Some(_) => usize::MAX,
+            None => 0,
+        }
+    }
+
+    /// The rendition that is heard, or will be.
+    pub fn rendition(&self) -> Option<RenditionName> {
+        self.changes.front().map(|c| c.2)
+    }
+
     /// Entries that are (partly) with the decoder, in order.
     pub fn fed(&self) -> impl Iterator<Item = EntryId> {
         self.line.iter().map(|f| f.entry)
@@ -214,10 +311,11 @@ impl Playback {
     }
 
     /// The entry that the decoder will need next, for which nothing was given yet.
-    pub fn next_to_feed<'q>(&self, queue: &'q Queue) -> Option<&'q Entry> {
+    pub fn next_to_feed<'q>(&'q self, queue: &'q Queue) -> Option<&'q Entry> {
         match self.line.back() {
             None => queue.current(),
             Some(f) if self.last == Some(f.entry) => None,
+            Some(f) if f.complete && self.follow.is_some() => self.follow.as_ref().map(|n| &n.entry),
             Some(f) if f.complete => queue.after(f.entry),
             Some(_) => None,
         }
@@ -230,21 +328,26 @@ impl Playback {
         }
         let mut happened = None;
         while self.given.len() < PIECES_AHEAD {
-            let fresh = self.next_to_feed(queue);
+            let fresh = self.next_to_feed(queue).map(|e| e.id);
             let (entry, n, from) = match (fresh, self.line.back()) {
                 (Some(e), last) => {
-                    let start = if last.is_none() { self.start } else { Frames::default() };
-                    let Some(n) = planner.locate(e.id, start) else { break };
-                    let rate = planner.rendition(e.id).map_or(start.rate, |r| r.init.rate);
-                    (e.id, n, start.at_rate(rate).n)
+                    let follows = self.follow.as_ref().map_or(Frames::default(), |n| n.start);
+                    let start = if last.is_none() { self.start } else { follows };
+                    let Some(n) = planner.locate(e, start) else { break };
+                    (e, n, start)
                 }
-                (None, Some(f)) if !f.complete => (f.entry, self.next_segment, 0),
+                (None, Some(f)) if !f.complete => (f.entry, self.next_segment, Frames::default()),
                 _ => break,
             };
-            let Some(ready) = planner.ready(entry, n) else { break };
+            let last = self.line.back().filter(|_| fresh.is_none()).map(|f| f.rendition);
+            let Some(ready) = planner.ready(entry, n, last) else { break };
+            if self.line.is_empty() && !planner.may_start(entry, from) {
+                break;
+            }
             if let Some(since) = self.starving {
                 let (level, whole) = planner.level(entry, self.position(queue));
-                if level < RESUME_LEVEL && !whole {
+                let enough = level >= RESUME_LEVEL && planner.may_start(entry, self.position(queue));
+                if !enough && !whole {
                     break;
                 }
                 self.starving = None;
@@ -252,21 +355,28 @@ impl Playback {
             }
             if fresh.is_some() {
                 let gain = gain(entry, queue, planner, target_lufs);
-                self.line.push_back(Fed { entry, gain, complete: false, last_seq: 0 });
+                let rendition = ready.rendition.name;
+                self.line.push_back(Fed { entry, start: from, gain, complete: false, last_seq: 0, rendition });
+                self.follow.take_if(|n| n.entry.id == entry);
             }
             self.seq += 1;
             let Some(fed) = self.line.back_mut() else { break };
-            (fed.complete, fed.last_seq) = (ready.last, self.seq);
+            (fed.complete, fed.last_seq, fed.rendition) = (ready.last, self.seq, ready.rendition.name);
+            if last != Some(ready.rendition.name) {
+                let (r, body) = (&ready.rendition, ready.segment.first_frame);
+                let begin = Frames::new(body.saturating_sub(r.delay), r.init.rate).span().max(from.span());
+                self.changes.push_back((entry, begin, r.name));
+            }
             self.next_segment = n + 1;
             self.given.push_back(self.seq);
             self.orders.push(Order::Play(Piece {
                 seq: self.seq,
                 generation: self.generation,
                 entry,
-                original_rate: planner.record(entry).map_or(0, |r| r.renditions[0].init.rate),
+                original_rate: planner.rate(entry).unwrap_or(0),
+                from: from.at_rate(ready.rendition.init.rate).n,
                 rendition: ready.rendition,
                 segment: ready.segment,
-                from,
                 gain: fed.gain,
                 last: ready.last,
             }));
@@ -307,7 +417,7 @@ impl Playback {
                 && f.entry != heard.entry
             {
                 self.line.pop_front();
-                self.start = Frames::default();
+                self.start = self.line.front().map_or(Frames::default(), |f| f.start);
                 happened.push(Happened::Finished(f.entry, last_at));
             }
             if moved > 0 && self.announced != Some(heard.entry) {
@@ -319,6 +429,10 @@ impl Playback {
                 self.start = Frames::default();
                 happened.push(Happened::Finished(heard.entry, heard.at));
             }
+        }
+        let here = heard.at.span();
+        while self.changes.get(1).is_some_and(|c| c.0 == heard.entry && c.1 <= here) {
+            self.changes.pop_front();
         }
         let dry = self.given.is_empty() && self.line.back().is_some_and(|f| !f.complete) && heard.ring_ms == 0;
         if self.intent == Intent::Playing && dry && moved == 0 && self.starving.is_none() {

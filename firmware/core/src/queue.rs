@@ -204,6 +204,17 @@ impl Queue {
         Ok(id)
     }
 
+    /// Puts the current entry behind all others, under a new id: the old one and the new.
+    pub fn turn(&mut self) -> Option<(EntryId, EntryId)> {
+        let mut entry = self.entries.pop_front()?;
+        self.last_id += 1;
+        let ids = (entry.id, EntryId(self.last_id));
+        entry.id = ids.1;
+        self.entries.push_back(entry);
+        self.revision += 1;
+        Some(ids)
+    }
+
     /// Takes an entry out.
     pub fn remove(&mut self, id: EntryId) -> Option<Entry> {
         let (i, _) = self.find(id)?;

@@ -59,13 +59,15 @@ pub struct Piece {
 pub enum Order {
     /// Decode this after all pieces before it. At most [`PIECES_AHEAD`] are given that are not yet decoded.
     Play(Piece),
-    /// Forget every piece and every frame not yet heard: fade out over 5 ms, drop the ring, fade in what comes next.
+    /// Forget every piece and every frame not yet heard: fade out, drop the ring, fade in what comes next over 5 ms.
     /// The drop waits (at most 200 ms) for the first frames of the new generation if `more` comes, so that nothing is lost.
     Flush {
         /// The generation of what comes next.
         generation: u32,
         /// Whether pieces follow at once.
         more: bool,
+        /// How long the fade of the old sound takes, in milliseconds: at least 5, and no longer than what is in the ring.
+        fade_ms: u32,
     },
     /// Forget pieces that were given after `seq` and are not yet in the ring.
     Forget {

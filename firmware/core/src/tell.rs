@@ -9,12 +9,14 @@ use core::fmt::Write;
 use crate::checkpoint::Intent;
 use crate::command::Verb;
 use crate::exchange::{Output, Topic};
+use crate::fallback::is_fallback;
 use crate::jukebox::{Jukebox, Notice};
+use crate::library::RenditionName;
 use crate::reason::{Reason, Who};
 use crate::sound::{EntryId, OutputState};
 use crate::time::{Frames, Instant, Span};
 use crate::view::{Icon, Progress, Strip, Text, View, VolumeOverlay};
-use crate::wire::{self, Because, Health, Info, Now, QueueEntry, QueueState, Silence, State, Track};
+use crate::wire::{self, Because, Health, Info, Now, QueueEntry, QueueState, Silence, State, Track, Waiting};
 
 /// Entries in the retained queue.
 const QUEUE_SHOWN: usize = 20;
@@ -43,7 +45,7 @@ pub(crate) struct Told {
     silence_before_today: Span,
 }
 
-type NowKey = (u64, State, Option<EntryId>, bool, Option<&'static str>, bool, bool);
+type NowKey = (u64, State, Option<EntryId>, Option<RenditionName>, Option<&'static str>, bool, bool);
 
 impl Told {
     pub(crate) fn poll_timeout(&self, state: State) -> Option<Instant> {
@@ -69,9 +71,9 @@ impl Jukebox {
         }
         let state = self.state();
         let reason = self.reason().map(|r| r.0.code());
-        let current = self.queue.current().map(|e| e.id);
-        let playable = current.and_then(|c| self.planner.rendition(c)).is_some();
-        let key = (self.queue.revision(), state, current, playable, reason, clock, self.stop_after.is_some());
+        let current = self.line().current().map(|e| e.id);
+        let sounding = self.playback.rendition();
+        let key = (self.queue.revision(), state, current, sounding, reason, clock, self.stop_after.is_some());
         let again = state == State::Playing && self.now.since(self.told.now_at) >= NOW_EVERY;
         if self.told.now != Some(key) || again {
             (self.told.now, self.told.now_at) = (Some(key), self.now);
@@ -130,8 +132,8 @@ impl Jukebox {
     }
 
     pub(crate) fn now_state(&self) -> Now<'_> {
-        let current = self.queue.current();
-        let rendition = current.and_then(|e| self.planner.rendition(e.id)).map(|r| r.name.as_str());
+        let (current, waiting) = (self.line().current(), self.fallback.on);
+        let rendition = self.playback.rendition().map(RenditionName::as_str);
         let reason = self.reason().map(|(r, since)| Because {
             code: r.code(),
             text: r.text(),
@@ -140,15 +142,18 @@ impl Jukebox {
         Now {
             rev: self.queue.revision(),
             state: self.state(),
-            source: "queue",
-            entry: current.map(|e| e.id),
+            source: if waiting.is_some() { "fallback" } else { "queue" },
+            entry: current.map(|e| e.id).filter(|id| !is_fallback(*id)),
             track: current.map(Track::from),
-            by: current.map(|e| e.by.as_str()),
-            position_ms: if current.is_some() { self.playback.position(&self.queue).as_ms() } else { 0 },
+            by: current.map(|e| e.by.as_str()).filter(|by| !by.is_empty()),
+            position_ms: if current.is_some() { self.playback.position(self.line()).as_ms() } else { 0 },
             at: self.at(self.now),
             clock: if self.clock.is_some() { "synced" } else { "unknown" },
             rendition,
-            waiting: None,
+            waiting: waiting.and_then(|w| {
+                let (entry, r) = w.entry?;
+                Some(Waiting { entry, reason: Because { code: r.code(), text: r.text(), since: self.at(w.since) } })
+            }),
             stops_after: self.stop_after.is_some(),
             reason,
         }
@@ -176,6 +181,7 @@ impl Jukebox {
         Health {
             link: self.link.grade(),
             on_board_queue_s: self.on_board().as_s(),
+            on_board_total_s: self.on_board_in_all().as_s(),
             unplanned_silence_s: Silence { today: seconds(today), since_boot: seconds(silence) },
             underruns: heard.underrun_frames,
             xruns: heard.xruns,
@@ -188,7 +194,7 @@ impl Jukebox {
     }
 
     /// Playable time from the playhead on without a hole and without any link.
-    fn on_board(&self) -> Span {
+    pub(crate) fn on_board(&self) -> Span {
         let mut all = Span(0);
         for (i, e) in self.queue.iter().enumerate() {
             let from = if i == 0 { self.playback.position(&self.queue) } else { Frames::default() };
@@ -199,6 +205,12 @@ impl Jukebox {
             }
         }
         all
+    }
+
+    /// Playable time without any link: the queue's, and the fallback's.
+    fn on_board_in_all(&self) -> Span {
+        let spare = self.fallback.list.iter().map(|e| self.planner.level(e.id, Frames::default()).0.0);
+        Span(self.on_board().0 + spare.sum::<u64>())
     }
 
     /// The screen.
@@ -225,11 +237,13 @@ impl Jukebox {
             }
             None => {}
         }
-        let Some(entry) = self.queue.current() else { return self.idle() };
+        let Some(entry) = self.line().current() else { return self.idle() };
         let state = self.state();
-        let at = self.playback.position(&self.queue);
+        let at = self.playback.position(self.line());
         let progress = Some(Progress { at_s: (at.as_ms() / 1_000) as u32, of_s: (entry.duration_ms / 1_000) as u32 });
         let (icon, headline) = match state {
+            State::Playing if self.waits_for().is_some() => (Icon::NoLink, Text::new("Fallback while the queue waits")),
+            State::Playing if self.fallback.on.is_some() => (Icon::Play, Text::new("Nothing queued, playing on")),
             State::Playing => (Icon::Play, self.playing_headline()),
             State::Paused => (Icon::Pause, Text::new("Paused")),
             State::Stopped => (Icon::Stop, Text::new("Stopped")),
@@ -249,9 +263,16 @@ impl Jukebox {
                 Some(t) => text(format_args!("For {}; nothing is lost", clock(self.now.since(t)))),
                 None => Text::new("Nothing is lost; it goes on by itself"),
             },
+            (State::Playing, _) if self.waits_for().is_some() => match self.waits_for() {
+                Some((title, r, since)) => {
+                    let ago = clock(self.now.since(since));
+                    text(format_args!("{title} waits, {ago}: {}", lower(r.short())))
+                }
+                None => Text::default(),
+            },
             (_, Some(w)) => Text::new(w),
             (_, None) if self.stop_after.is_some() => Text::new("Stops after this track"),
-            (_, None) => match self.queue.iter().nth(1) {
+            (_, None) => match self.line().iter().nth(1) {
                 Some(next) if next.artist.is_empty() => text(format_args!("Next: {}", next.title)),
                 Some(next) => text(format_args!("Next: {}, {}", next.title, next.artist)),
                 None => Text::default(),
@@ -259,6 +280,13 @@ impl Jukebox {
         };
         let (title, artist) = (Text::new(&entry.title), Text::new(&entry.artist));
         View { icon, headline, title, artist, detail, progress, ..View::default() }
+    }
+
+    /// The title that is waited for while the fallback plays, why, and since when.
+    fn waits_for(&self) -> Option<(&str, Reason, Instant)> {
+        let waiting = self.fallback.on?;
+        let (id, reason) = waiting.entry?;
+        Some((self.queue.find(id)?.1.title.as_str(), reason, waiting.since))
     }
 
     fn playing_headline(&self) -> Text {

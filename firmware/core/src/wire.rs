@@ -82,11 +82,11 @@ pub struct Now<'a> {
     pub rev: u64,
     /// What it does.
     pub state: State,
-    /// `queue`.
+    /// `queue` or `fallback`.
     pub source: &'static str,
-    /// The current entry.
+    /// The current entry; null while the fallback plays.
     pub entry: Option<EntryId>,
-    /// Its track.
+    /// The track that plays.
     pub track: Option<Track<'a>>,
     /// Who asked for it.
     pub by: Option<&'a str>,
@@ -98,12 +98,21 @@ pub struct Now<'a> {
     pub clock: &'static str,
     /// Which encoding plays.
     pub rendition: Option<&'static str>,
-    /// What the queue waits for while something else plays; null.
-    pub waiting: Option<()>,
+    /// The entry that the queue waits for while the fallback plays.
+    pub waiting: Option<Waiting>,
     /// Whether people want it to stop when this track has ended.
     pub stops_after: bool,
     /// Why it does not sound, if it should.
     pub reason: Option<Because>,
+}
+
+/// The entry that is waited for, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Waiting {
+    /// Which.
+    pub entry: EntryId,
+    /// Why.
+    pub reason: Because,
 }
 
 /// An entry in `P/queue`.
@@ -198,6 +207,8 @@ pub struct Health<'a> {
     pub link: Grade,
     /// Playable time of the queue without any link, in seconds.
     pub on_board_queue_s: u64,
+    /// The same with the fallback, in seconds.
+    pub on_board_total_s: u64,
     /// Seconds of unplanned silence.
     pub unplanned_silence_s: Silence,
     /// Frames that were due and not in the ring.

@@ -100,7 +100,8 @@ impl Audio {
     pub fn order(&self, order: Order) {
         let job = match order {
             Order::Play(piece) => Job::Play(piece),
-            Order::Flush { generation, more } => {
+            Order::Flush { generation, more, fade_ms } => {
+                self.shared.controls.fade_ms.store(fade_ms, Relaxed);
                 // At once, so that a pause that ends right after it lets out nothing of what is void.
                 self.shared.controls.generation.store(generation, Relaxed);
                 Job::Flush { generation, more }

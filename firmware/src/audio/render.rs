@@ -78,6 +78,7 @@ struct Wishes {
     stopping: bool,
     generation: u32,
     flush: u64,
+    fade_ms: u32,
 }
 
 pub(crate) struct Renderer {
@@ -150,7 +151,8 @@ impl Renderer {
         let paused = self.controls.paused.load(Acquire);
         let generation = self.controls.generation.load(Relaxed);
         let (stopping, flush) = (self.controls.stopping.load(Relaxed), self.controls.flush.load(Acquire));
-        let wishes = Wishes { paused, stopping, generation, flush };
+        let fade_ms = self.controls.fade_ms.load(Relaxed).max(FLUSH_MS);
+        let wishes = Wishes { paused, stopping, generation, flush, fade_ms };
         self.wish_volume();
         let mut content = Content::Integer(1); // silence
         let mut rest = &mut *out;
@@ -233,7 +235,7 @@ impl Renderer {
 
     /// Music in a stretch of one kind; returns its frames.
     fn stretch(&mut self, out: &mut [f32], wishes: Wishes, content: &mut Content) -> usize {
-        let Wishes { paused, stopping, generation, flush } = wishes;
+        let Wishes { paused, stopping, generation, flush, fade_ms } = wishes;
         let wanted = (out.len() / 2) as u64;
         // Music begins with its first frame, not with its marker: that comes a moment earlier.
         while let Some(marker) = self.next_marker()
@@ -281,7 +283,9 @@ impl Renderer {
         } else if dry {
             (reach, -self.gate / reach as f32)
         } else if close {
-            let ms = if flushing || void {
+            let ms = if flushing {
+                fade_ms
+            } else if void {
                 FLUSH_MS
             } else if stopping {
                 STOP_MS
@@ -289,6 +293,8 @@ impl Renderer {
                 PAUSE_MS
             };
             let step = -1_000.0 / (ms * self.rate) as f32;
+            // A long fade ends where the old sound does.
+            let step = if flushing { step.min(-self.gate / (flush - self.read) as f32) } else { step };
             (reach.min((self.gate / -step).ceil().max(1.0) as u64), step)
         } else {
             (reach, self.opening())

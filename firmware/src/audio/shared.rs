@@ -21,6 +21,8 @@ pub(crate) struct Controls {
     pub(crate) generation: AtomicU32,
     /// Ring frames before this one are to be dropped.
     pub(crate) flush: AtomicU64,
+    /// How long the old sound of a flush fades, in milliseconds.
+    pub(crate) fade_ms: AtomicU32,
     /// Frames ever put into the ring.
     pub(crate) pushed: AtomicU64,
     /// Errors of devices that are closed by now.
@@ -36,6 +38,7 @@ impl Controls {
             stopping: AtomicBool::new(false),
             generation: AtomicU32::new(0),
             flush: AtomicU64::new(0),
+            fade_ms: AtomicU32::new(0),
             pushed: AtomicU64::new(0),
             xruns: AtomicU32::new(0),
             snapshot: Snapshot::new(),

@@ -11,8 +11,9 @@ use jukebox_board::panel::{Panel, PanelHandle, Png, Terminal};
 use jukebox_board::profile::Profile;
 use jukebox_core::checkpoint::{KnownLibrary, Saved};
 use jukebox_core::exchange::{self, Input, List, Settings, Vitals};
+use jukebox_core::fallback::FallbackSettings;
 use jukebox_core::jukebox::Jukebox;
-use jukebox_core::library::{Digest, RenditionName, TrackId};
+use jukebox_core::library::{Digest, TrackId};
 use jukebox_core::link::Sample;
 use jukebox_core::planner::Wish;
 use jukebox_core::reason::Reason;
@@ -26,7 +27,7 @@ use super::News;
 use crate::audio::{self, Audio, RateRule};
 use crate::catalogue::{self, Catalogue, Known, RefreshError, Refreshed};
 use crate::cli::RunArgs;
-use crate::config::{self, Config, Rate};
+use crate::config::{self, Config, Rate, Renditions, WhenEmpty};
 use crate::dial::Dialer;
 use crate::fetch::{Fetcher, Meter, OriginState, Want, chance};
 use crate::mqtt::Mqtt;
@@ -142,7 +143,7 @@ impl Parts {
             written_at_start,
         };
         parts.refresh_catalogue();
-        parts.look_around_for_ever();
+        parts.look_around_for_ever(config.fallback.clone());
         Ok((parts, jukebox))
     }
 
@@ -292,7 +293,7 @@ impl Parts {
         });
     }
 
-    fn look_around_for_ever(&self) {
+    fn look_around_for_ever(&self, fallback: config::Fallback) {
         let (fetcher, inbox) = (self.fetcher.clone(), self.inbox.clone());
         let (cache, before, trouble) = (self.cache.clone(), self.written_at_start, self.disk_trouble.clone());
         tokio::task::spawn_local(async move {
@@ -304,6 +305,9 @@ impl Parts {
                 }
                 let (unix, synced) = clock::now(fetcher.office_date());
                 let _ = inbox.send(News::Input(Input::Clock { unix, synced })).await;
+                if let Some(at) = jiff::Timestamp::from_millisecond(unix.0 as i64).ok().filter(|_| synced) {
+                    let _ = inbox.send(News::Input(Input::Hours { open: fallback.are_open(at) })).await;
+                }
                 let vitals = vitals(&fetcher, &cache, before, trouble.get());
                 let _ = inbox.send(News::Input(Input::Vitals(vitals))).await;
                 // The office's date comes with the first answer: look again soon.
@@ -404,9 +408,15 @@ fn settings(config: &Config, model: String) -> Settings {
         first_volume: config.output.first_volume,
         loudness_lufs: config.output.loudness_lufs,
         ahead: Span::s(u64::from(config.store.ahead_min) * 60),
+        original_only: config.store.renditions == Renditions::Original,
+        fallback: FallbackSettings {
+            playlist: config.fallback.playlist.clone(),
+            shuffle: config.fallback.shuffle,
+            when_waiting: config.fallback.while_waiting,
+            when_empty: config.fallback.when_empty == WhenEmpty::Fallback,
+        },
         idle_close: Span::s(u64::from(config.output.idle_close_min) * 60),
         history_keep: Span::s(u64::from(config.history.keep_days) * 86_400),
-        rendition: RenditionName::Original,
     }
 }
 

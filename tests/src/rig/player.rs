@@ -31,6 +31,10 @@ pub struct Setup {
     pub output: String,
     /// Lines for `[board]`.
     pub board: String,
+    /// Lines for `[store]`, beside its folders. Originals only, unless told otherwise: recordings are compared sample for sample.
+    pub store: String,
+    /// Lines for `[fallback]`. Silence, unless told otherwise.
+    pub fallback: String,
     /// Watchdog that it is told to feed.
     pub watchdog: Option<Duration>,
 }
@@ -47,6 +51,8 @@ impl Default for Setup {
             office: String::new(),
             output: "first_volume = 100\n".into(),
             board: "panel = \"none\"\nbuttons = \"none\"\n".into(),
+            store: "renditions = \"original\"\n".into(),
+            fallback: "while_waiting = false\n".into(),
             watchdog: None,
         }
     }
@@ -163,7 +169,7 @@ fn recording(folder: &Path, start: u32) -> PathBuf {
 }
 
 fn text(folder: &Path, setup: &Setup, recording: &Path) -> String {
-    let Setup { player, origins, ca, broker, office, output, board, .. } = setup;
+    let Setup { player, origins, ca, broker, office, output, board, store, fallback, .. } = setup;
     let (at, record) = (folder.display(), recording.display());
     let trust = match ca {
         Some(ca) => format!("ca = \"{}\"", ca.display()),
@@ -174,7 +180,8 @@ fn text(folder: &Path, setup: &Setup, recording: &Path) -> String {
     format!(
         "[office]\nsite = \"hq\"\nplayer = \"{player}\"\norigins = {origins:?}\n{trust}\n{office}\n\
          [output]\nrecord = \"{record}\"\n{output}\n[board]\n{board}\n\
-         [store]\nstate = \"{at}/state\"\ncache = \"{at}/cache\"\nsize_mb = 1000\nfloor_mb = 0\n\
+         [store]\nstate = \"{at}/state\"\ncache = \"{at}/cache\"\nsize_mb = 1000\nfloor_mb = 0\n{store}\n\
+         [fallback]\n{fallback}\n\
          [socket]\npath = \"{at}/socket\"\n{mqtt}"
     )
 }

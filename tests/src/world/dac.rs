@@ -223,12 +223,17 @@ impl Dac {
     pub fn order(&mut self, order: Order) {
         match order {
             Order::Play(p) => self.pieces.push_back(p),
-            Order::Flush { generation, .. } => {
+            Order::Flush { generation, more, fade_ms } => {
                 self.generation = generation;
                 self.refused.clear();
                 self.pieces.clear();
-                self.ring.clear();
-                self.put = None;
+                // The old sound fades; without a successor it is gone.
+                let mut left = if more { u64::from(fade_ms) * u64::from(RATE) / 1_000 } else { 0 };
+                self.ring.retain_mut(|c| {
+                    c.frames = c.frames.min(left);
+                    left -= c.frames;
+                    c.frames > 0
+                });
             }
             Order::Forget { seq } => self.pieces.retain(|p| p.seq <= seq),
             Order::Pause(on) => self.paused = on,

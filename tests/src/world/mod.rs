@@ -10,8 +10,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jukebox_core::checkpoint::Saved;
 use jukebox_core::exchange::{Catalogue, Incoming, Input, Output, SavedList, Settings, Source};
+use jukebox_core::fallback::FallbackSettings;
 use jukebox_core::jukebox::Jukebox;
-use jukebox_core::library::{Digest, RenditionName, playlist_id};
+use jukebox_core::library::{Digest, playlist_id};
 use jukebox_core::link::Sample;
 use jukebox_core::reason::Reason;
 use jukebox_core::time::{Instant, Span};
@@ -40,7 +41,8 @@ pub fn settings() -> Settings {
         ahead: Span::s(1_800),
         idle_close: Span::s(600),
         history_keep: Span::s(30 * 86_400),
-        rendition: RenditionName::Original,
+        original_only: false,
+        fallback: FallbackSettings { playlist: None, shuffle: false, when_waiting: false, when_empty: false },
     }
 }
 
@@ -78,6 +80,8 @@ pub struct World {
     pub link: Link,
     /// The sound.
     pub dac: Dac,
+    /// What the player is configured to.
+    pub settings: Settings,
     /// The player's mind.
     pub jukebox: Jukebox,
     /// Inputs since the process started.
@@ -115,6 +119,11 @@ const COMMIT: Span = Span::ms(20);
 impl World {
     /// A player at its first start, with the catalogue and the broker there.
     pub fn new(seed: u64, library: Library) -> Self {
+        Self::with(seed, library, settings())
+    }
+
+    /// The same with settings of its own.
+    pub fn with(seed: u64, library: Library, settings: Settings) -> Self {
         let link = Link::Up { kbps: 20_000, rtt: Span::ms(30) };
         let now = Instant(1_000_000);
         let mut world = Self {
@@ -122,7 +131,8 @@ impl World {
             library,
             link,
             dac: Dac::default(),
-            jukebox: Jukebox::new(now, seed, "b".into(), settings(), Saved::default(), None),
+            jukebox: Jukebox::new(now, seed, "b".into(), settings.clone(), Saved::default(), None),
+            settings,
             script: Vec::new(),
             said: Vec::new(),
             replies: HashMap::new(),
@@ -173,7 +183,7 @@ impl World {
         let boot = format!("b{}", self.run);
         self.script.clear();
         self.said.clear();
-        self.jukebox = Jukebox::new(self.now, self.seed, boot, settings(), saved, self.position.as_deref());
+        self.jukebox = Jukebox::new(self.now, self.seed, boot, self.settings.clone(), saved, self.position.as_deref());
         self.connect();
     }
 

@@ -43,7 +43,7 @@ fn a_skip_fades_out_drops_the_rest_and_fades_in_without_a_gap() {
     let rig = Rig::new(paced(), RateRule::Follow, &[&old, &new]);
     old.pieces(1, 0, 0, 0).into_iter().take(4).for_each(|p| rig.audio.order(Order::Play(p)));
     rig.until("old sound", |h| h.at.n > 9_600);
-    rig.audio.order(Order::Flush { generation: 1, more: true });
+    rig.audio.order(Order::Flush { generation: 1, more: true, fade_ms: 5 });
     let pieces = new.pieces(2, 0, 100, 1);
     pieces.iter().cloned().for_each(|p| rig.audio.order(Order::Play(p)));
     let asked = Instant::now();
@@ -67,13 +67,35 @@ fn a_skip_fades_out_drops_the_rest_and_fades_in_without_a_gap() {
 }
 
 #[test]
+fn a_long_fade_takes_its_time_and_never_more_than_there_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, new) = (level(dir.path(), "old", 16_000, 6), level(dir.path(), "new", -16_000, 2));
+    for (fade_ms, longest) in [(500, 24_000 + 960), (60_000, 2 * 48_000 + 4_800)] {
+        let rig = Rig::new(paced(), RateRule::Follow, &[&old, &new]);
+        old.pieces(1, 0, 0, 0).into_iter().take(4).for_each(|p| rig.audio.order(Order::Play(p)));
+        rig.until("old sound", |h| h.at.n > 9_600);
+        rig.audio.order(Order::Flush { generation: 1, more: true, fade_ms });
+        new.pieces(2, 0, 100, 1).into_iter().for_each(|p| rig.audio.order(Order::Play(p)));
+        let heard = rig.until("the end", |h| h.ended && h.generation == 1);
+        assert_eq!((heard.entry.0, heard.at.n, heard.underrun_frames), (2, 96_000, 0));
+        let samples = left(&rig.dac);
+        let zero = samples.iter().position(|&x| x <= 0).unwrap();
+        let begin = samples.iter().position(|&x| x < 15_990).unwrap();
+        let begin = samples[begin..zero].iter().position(|&x| x < 15_900).unwrap() + begin;
+        assert!((20_000..longest).contains(&(zero - begin)), "{fade_ms} ms: it faded over {} frames", zero - begin);
+        assert!(samples[begin..zero].windows(2).all(|w| w[1] <= w[0] + 4), "monotone but for dither");
+        assert!(steepest(&samples[begin..zero + 300]) <= 16_000 / 240 + 5, "no click");
+    }
+}
+
+#[test]
 fn a_stop_fades_out_and_is_silent() {
     let dir = tempfile::tempdir().unwrap();
     let old = level(dir.path(), "old", 16_000, 4);
     let rig = Rig::new(paced(), RateRule::Follow, &[&old]);
     old.pieces(1, 0, 0, 0).into_iter().take(4).for_each(|p| rig.audio.order(Order::Play(p)));
     rig.until("sound", |h| h.at.n > 4_800);
-    rig.audio.order(Order::Flush { generation: 1, more: false });
+    rig.audio.order(Order::Flush { generation: 1, more: false, fade_ms: 5 });
     rig.audio.order(Order::Close);
     while rig.report() != Report::Output(OutputState::Closed) {}
     let heard = rig.audio.heard();
@@ -222,7 +244,7 @@ fn a_torn_segment_is_told_and_music_goes_on_when_it_was_fetched() {
     let entry = EntryId(1);
     assert_eq!(told, Some(Report::Torn { seq: 1, generation: 0, entry, digest: torn }));
     rig.shelf.lock().unwrap().insert(torn, track.segments[1].1.clone());
-    rig.audio.order(Order::Flush { generation: 1, more: true });
+    rig.audio.order(Order::Flush { generation: 1, more: true, fade_ms: 5 });
     assert!(rig.play(track.pieces(1, 1, 10, 1)).at.n == 96_000);
 }
 

@@ -36,7 +36,7 @@ fn a_skip_to_another_rate_after_the_ring_ran_dry() {
     old.pieces(1, 0, 0, 0).into_iter().take(3).for_each(|p| rig.audio.order(Order::Play(p)));
     rig.until("a dry ring, long after the device was opened", |h| h.underrun_frames > 0 && h.at.n > 50_000);
     until_frames(&rig.dac, rig.dac.frames() + 4_410); // the last frame has left, too
-    rig.audio.order(Order::Flush { generation: 1, more: true });
+    rig.audio.order(Order::Flush { generation: 1, more: true, fade_ms: 5 });
     new.pieces(2, 0, 100, 1).into_iter().for_each(|p| rig.audio.order(Order::Play(p)));
     let heard = rig.until("the end", |h| h.ended);
     assert_eq!((heard.entry.0, heard.generation, heard.at.n), (2, 1, 48_000));
@@ -63,7 +63,7 @@ fn a_pause_that_ends_right_after_a_flush_lets_out_nothing_old() {
     let shelf = rig.shelf.lock().unwrap();
     rig.audio.order(Order::Play(pieces[2].clone()));
     until_asked(&rig, &old, 2);
-    rig.audio.order(Order::Flush { generation: 1, more: true });
+    rig.audio.order(Order::Flush { generation: 1, more: true, fade_ms: 5 });
     new.pieces(2, 0, 100, 1).into_iter().for_each(|p| rig.audio.order(Order::Play(p)));
     rig.audio.order(Order::Pause(false));
     let silent = rig.dac.frames();
@@ -92,7 +92,7 @@ fn a_remainder_without_a_frame_ends() {
             };
             let heard = rig.play(rest(1, 0, 0));
             assert_eq!((heard.at.n, heard.music_frames), (frames, 0), "alone: {rule:?}, paced: {paced}");
-            rig.audio.order(Order::Flush { generation: 1, more: true });
+            rig.audio.order(Order::Flush { generation: 1, more: true, fade_ms: 5 });
             rig.play([cut.pieces(2, 0, 10, 1), rest(3, 20, 1)].concat());
             let heard = rig.play(rest(4, 30, 1));
             assert_eq!((heard.at.n, heard.generation, heard.underrun_frames), (frames, 1, 0), "{rule:?}, {paced}");
@@ -109,7 +109,7 @@ fn bursts_of_orders_while_the_card_stalls_lose_no_piece() {
     old.pieces(1, 0, 0, 0).into_iter().for_each(|p| rig.audio.order(Order::Play(p)));
     until_asked(&rig, &old, 0);
     for generation in 1..=50 {
-        rig.audio.order(Order::Flush { generation, more: true });
+        rig.audio.order(Order::Flush { generation, more: true, fade_ms: 5 });
         let seq = u64::from(generation) * 10;
         old.pieces(2, 0, seq, generation).into_iter().for_each(|p| rig.audio.order(Order::Play(p)));
     }

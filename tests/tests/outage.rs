@@ -1,0 +1,193 @@
+//! The link fails: what is on board plays, then the fallback, then the queue where it stood. Nothing is lost.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
+
+use jukebox_core::exchange::{Input, Settings};
+use jukebox_core::fallback::FallbackSettings;
+use jukebox_core::library::RenditionName;
+use jukebox_core::reason::Reason;
+use jukebox_core::time::Span;
+use jukebox_tests::world::library::Library;
+use jukebox_tests::world::{Link, World, settings};
+use serde_json::{Value, json};
+
+const FAST: Link = Link::Up { kbps: 20_000, rtt: Span::ms(60) };
+const GONE: Link = Link::Down { reason: Reason::Timeout, after: Span::s(8) };
+
+fn fallback(when_empty: bool) -> Settings {
+    let fallback = FallbackSettings { playlist: None, shuffle: false, when_waiting: true, when_empty };
+    Settings { fallback, ..settings() }
+}
+
+fn slow(kbps: u64) -> Link {
+    Link::Up { kbps, rtt: Span::ms(60) }
+}
+
+fn silence(w: &mut World) -> f64 {
+    w.ask("health", "")["data"]["unplanned_silence_s"]["since_boot"].as_f64().unwrap()
+}
+
+/// Entries of the queue that were heard: which, first frame and count, in order.
+fn queue_heard(w: &World) -> Vec<(u32, u64, u64)> {
+    w.dac.sounded.iter().filter(|s| s.0.0 < 1 << 31).map(|s| (s.0.0, s.1, s.2)).collect()
+}
+
+/// An hour-long entry and a short one behind it; after two minutes on a slow link, a quarter of an hour is on board.
+fn party(settings: Settings) -> World {
+    let mut w = World::with(1, Library::new(&[5_400, 240, 240, 240]), settings);
+    w.link = slow(300);
+    w.ask("add", "Track 0");
+    w.ask("add", "Track 3");
+    w.pass(Span::s(120));
+    w
+}
+
+#[test]
+fn the_queue_freezes_at_the_hole_the_fallback_plays_and_the_entry_goes_on_before_it() {
+    let mut w = party(fallback(false));
+    w.link = GONE;
+    w.pass(Span::s(600));
+    let headline = w.view.headline.as_str();
+    assert!(headline.starts_with("Link lost, ") && headline.ends_with(" min on board"), "{headline}");
+    w.pass(Span::s(3_600));
+    let now = w.ask("now", "")["data"].clone();
+    assert_eq!((&now["state"], &now["source"], &now["entry"]), (&json!("playing"), &json!("fallback"), &Value::Null));
+    assert_eq!(now["waiting"]["entry"], 1);
+    assert_eq!(now["waiting"]["reason"]["code"], "timeout");
+    assert_eq!(w.view.headline.as_str(), "Fallback while the queue waits");
+    assert!(w.view.detail.as_str().contains("the office does not answer"), "{:?}", w.view.detail);
+    assert_eq!(w.retained["queue"]["total"], 2, "an outage drops nothing");
+    w.link = FAST;
+    w.pass(Span::s(120));
+    let now = w.ask("now", "")["data"].clone();
+    assert_eq!((&now["source"], &now["entry"], &now["waiting"]), (&json!("queue"), &json!(1), &Value::Null));
+    assert_eq!(silence(&mut w), 0.0, "an hour of outage");
+    let heard = queue_heard(&w);
+    assert_eq!(heard.len(), 2, "{heard:?}");
+    let hole = heard[0].2;
+    let again = hole - heard[1].1;
+    assert!((40_000..140_000).contains(&again), "it goes on about 2 s before the hole: {again} frames");
+    let kinds: Vec<_> = w.events.iter().filter(|e| e.0 == "fallback").map(|e| e.1["on"].clone()).collect();
+    assert_eq!(kinds, [json!(true), json!(false)]);
+    // And everything that was asked for is heard to its end, in order.
+    w.pass(Span::s(6_000));
+    let finished: Vec<_> = w
+        .events
+        .iter()
+        .filter(|e| e.0 == "finished" && e.1["entry"] != Value::Null)
+        .map(|e| e.1["entry"].clone())
+        .collect();
+    assert_eq!(finished, [json!(1), json!(2)]);
+    assert_eq!(w.ask("now", "")["data"]["state"], "stopped");
+}
+
+#[test]
+fn between_tracks_the_fallback_follows_without_a_seam() {
+    let mut w = World::with(2, Library::new(&[120, 900, 600]), fallback(false));
+    w.link = slow(300);
+    w.ask("add", "Track 0");
+    w.pass(Span::s(60));
+    // The next entry is asked for when there is no link any more.
+    w.link = GONE;
+    w.ask("add", "Track 2");
+    w.pass(Span::s(300));
+    let now = w.ask("now", "")["data"].clone();
+    assert_eq!(
+        (&now["state"], &now["source"], &now["waiting"]["entry"]),
+        (&json!("playing"), &json!("fallback"), &json!(2))
+    );
+    let first = w.library.rows[0].duration_ms * 441 / 10;
+    let (entry, from, frames) = w.dac.sounded[0];
+    assert!(entry.0 == 1 && from == 0 && frames.abs_diff(first) < 100, "all of it: {frames} of {first}");
+    assert_eq!(silence(&mut w), 0.0);
+    w.link = FAST;
+    w.pass(Span::s(240));
+    assert_eq!(w.ask("now", "")["data"]["entry"], 2);
+    assert_eq!(queue_heard(&w).last().map(|h| (h.0, h.1)), Some((2, 0)), "from its start");
+    assert_eq!(silence(&mut w), 0.0);
+}
+
+#[test]
+fn pause_skip_and_stop_hold_for_the_fallback_too() {
+    let mut w = party(fallback(false));
+    w.link = GONE;
+    w.pass(Span::s(1_500));
+    assert_eq!(w.ask("now", "")["data"]["source"], "fallback");
+    let track = |w: &mut World| w.ask("now", "")["data"]["track"]["title"].clone();
+    let before = track(&mut w);
+    w.ask("pause", "");
+    w.link = FAST;
+    w.pass(Span::s(600));
+    assert_eq!(
+        (w.retained["now"]["state"].clone(), track(&mut w)),
+        (json!("paused"), before.clone()),
+        "paused is paused"
+    );
+    w.link = GONE;
+    w.pass(Span::s(10));
+    w.ask("play", "");
+    w.pass(Span::s(100));
+    assert_eq!(w.ask("now", "")["data"]["entry"], 1, "the link was there for a while: the entry goes on");
+    let mut w = party(fallback(false));
+    w.link = GONE;
+    w.pass(Span::s(1_500));
+    let before = track(&mut w);
+    assert_eq!(w.ask("skip", "")["data"]["entry"], Value::Null);
+    w.pass(Span::s(2));
+    assert_eq!(w.ask("now", "")["data"]["source"], "fallback");
+    assert_eq!(w.retained["queue"]["total"], 2, "the fallback's track was skipped ({before}), not the entry");
+    assert_eq!(w.ask("skip", "1")["data"]["entry"], 2, "the entry that is waited for");
+    w.pass(Span::s(5));
+    assert_eq!(w.retained["queue"]["total"], 1);
+    assert_eq!(w.ask("stop", "")["data"]["state"], "stopped");
+    w.pass(Span::s(60));
+    assert_eq!(w.ask("now", "")["data"]["source"], "queue");
+    assert!(w.ask("health", "")["data"]["unplanned_silence_s"]["since_boot"].as_f64().unwrap() < 1.0);
+}
+
+#[test]
+fn an_empty_queue_is_silent_or_plays_the_fallback_in_its_hours() {
+    let mut w = World::with(3, Library::new(&[60, 60, 60]), fallback(true));
+    w.ask("add", "Track 0");
+    w.pass(Span::s(90));
+    assert_eq!(w.ask("now", "")["data"]["state"], "stopped", "closed until it is known to be open");
+    w.give(Input::Hours { open: true });
+    w.pass(Span::s(5));
+    let now = w.ask("now", "")["data"].clone();
+    assert_eq!((&now["state"], &now["source"], &now["waiting"]), (&json!("playing"), &json!("fallback"), &Value::Null));
+    w.power_cut();
+    w.pass(Span::s(5));
+    assert_eq!(w.ask("now", "")["data"]["source"], "fallback", "the hours are remembered");
+    w.ask("add", "Track 1");
+    w.pass(Span::s(5));
+    assert_eq!(w.ask("now", "")["data"]["entry"], 2, "whoever asks for a track hears it at once");
+    w.pass(Span::s(70));
+    assert_eq!(w.ask("now", "")["data"]["source"], "fallback");
+    w.give(Input::Hours { open: false });
+    w.pass(Span::s(5));
+    assert_eq!(w.ask("now", "")["data"]["state"], "stopped");
+    w.give(Input::Hours { open: true });
+    w.pass(Span::s(5));
+    w.ask("stop", "");
+    w.pass(Span::s(60));
+    assert_eq!(w.ask("now", "")["data"]["state"], "stopped", "stop is planned silence");
+    assert_eq!(silence(&mut w), 0.0);
+}
+
+#[test]
+fn quality_follows_the_link() {
+    for (kbps, best) in [(45, RenditionName::Opus32), (300, RenditionName::Opus96), (1_400, RenditionName::Original)] {
+        let mut w = World::new(4, Library::new(&[240; 40]));
+        w.link = slow(kbps);
+        for n in 0..40 {
+            w.ask("add", &format!(r#"{{"text":"Track {n}","twice":true}}"#));
+            w.pass(Span::ms(300));
+        }
+        w.pass(Span::s(2 * 3_600));
+        let (all, of_best) = (w.dac.renditions.total(), w.dac.renditions.frames.get(&best).copied().unwrap_or(0));
+        assert!(of_best * 10 > all * 9, "{kbps} kbit/s: {of_best} of {all} frames in {best:?}");
+        assert!(w.dac.renditions.changes < 2 * 60, "{kbps} kbit/s: {} changes in two hours", w.dac.renditions.changes);
+        let silence = silence(&mut w);
+        assert!(silence < 5.0, "{kbps} kbit/s: {silence} s of silence");
+        assert_eq!(w.dac.sounded.iter().map(|s| s.1).filter(|from| *from != 0).count(), 0, "no seam in any track");
+    }
+}
