@@ -174,6 +174,25 @@ fn an_empty_queue_is_silent_or_plays_the_fallback_in_its_hours() {
 }
 
 #[test]
+fn silence_is_told_once_it_is_over_with_its_reason() {
+    let mut w = World::new(5, Library::new(&[300]));
+    w.link = slow(40);
+    w.ask("add", "Track 0");
+    w.pass(Span::s(20));
+    w.link = GONE;
+    w.pass(Span::s(300));
+    assert_eq!(w.retained["now"]["state"], "buffering");
+    w.link = FAST;
+    w.pass(Span::s(30));
+    let told: Vec<_> = w.events.iter().filter(|e| e.0 == "silence").map(|e| e.1.clone()).collect();
+    let last = told.last().unwrap();
+    assert_eq!(last["reason"], "timeout", "{told:?}");
+    let all: f64 = told.iter().map(|e| e["ms"].as_f64().unwrap() / 1_000.0).sum();
+    let counted = silence(&mut w);
+    assert!((all - counted).abs() < 0.1 && counted > 200.0, "told {all}, counted {counted}");
+}
+
+#[test]
 fn quality_follows_the_link() {
     for (kbps, best) in [(45, RenditionName::Opus32), (300, RenditionName::Opus96), (1_400, RenditionName::Original)] {
         let mut w = World::new(4, Library::new(&[240; 40]));

@@ -102,6 +102,9 @@ pub struct Jukebox {
     stopped_since: Option<Instant>,
     position_saved: (Option<Position>, Instant),
     rebuffer_since: Option<Instant>,
+    /// Unplanned silence that was told, and why there is more, if there is.
+    silence_told: Span,
+    silent_for: Option<Option<&'static str>>,
     was_link: crate::view::Grade,
     /// Frames were looked at in the last turn.
     listened: bool,
@@ -209,6 +212,8 @@ impl Jukebox {
             stopped_since: Some(now),
             position_saved: (None, now),
             rebuffer_since: None,
+            silence_told: Span(0),
+            silent_for: None,
             was_link: crate::view::Grade::Down,
             listened: false,
             probing: false,
@@ -352,6 +357,7 @@ impl Jukebox {
         self.out.extend(orders.into_iter().map(Output::Order));
         self.close_when_idle();
         self.link_event();
+        self.silence_event();
         self.expire();
         self.tell();
         self.offer();
@@ -655,6 +661,21 @@ impl Jukebox {
             && !matches!(self.out.back(), Some(Output::Order(Order::Close)))
         {
             self.stopped_since = Some(self.now);
+        }
+    }
+
+    /// Tells of unplanned silence once it is over.
+    fn silence_event(&mut self) {
+        let silence = self.playback.silence();
+        if self.silent_for.is_none() && silence > self.silence_told {
+            self.silent_for = Some(self.reason().map(|r| r.0.code()));
+        }
+        if !matches!(self.state(), State::Buffering | State::NoOutput)
+            && let Some(reason) = self.silent_for.take()
+        {
+            let ms = silence.as_ms() - self.silence_told.as_ms();
+            self.silence_told = silence;
+            self.event("silence", json!({"ms": ms, "reason": reason}));
         }
     }
 

@@ -123,7 +123,7 @@ impl Jukebox {
     }
 
     /// Why it does not sound although it should, and since when.
-    fn reason(&self) -> Option<(Reason, Instant)> {
+    pub(crate) fn reason(&self) -> Option<(Reason, Instant)> {
         match self.state() {
             State::NoOutput => Some((Reason::NoOutput, self.now)),
             State::Buffering => self.planner.trouble(),
