@@ -5,25 +5,25 @@
 //! is. Nothing else moves it: a recorded script of `(Instant, Input)` replays bit for bit.
 
 use alloc::collections::VecDeque;
-use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::checkpoint::{Changes, Intent, Meta, Position, Saved, StopAfter};
-use crate::command::{Refusal, Request, Window};
-use crate::event::{self, Event, Outbox};
+use crate::command::{Request, Window};
+use crate::event::Outbox;
 use crate::exchange::{Catalogue, Input, Output, Settings, Source, Vitals};
 use crate::fallback::{Fallback, is_fallback};
 use crate::gesture::Gestures;
 use crate::history::{History, Play};
+use crate::ledger::SAVE_AFTER;
 use crate::library::TrackId;
-use crate::link::{Link, Sample};
-use crate::planner::{Ahead, Arrival, Need, Planner};
+use crate::link::Link;
+use crate::planner::Planner;
 use crate::playback::{Happened, Playback};
 use crate::queue::Queue;
-use crate::reason::{Code, Reason};
+use crate::reason::Reason;
 use crate::sound::{EntryId, Order, OutputState, Report};
 use crate::time::{Frames, Instant, Span, UnixMs};
 use crate::wire::State;
@@ -75,7 +75,7 @@ pub struct Jukebox {
     pub(crate) window: Window,
     pub(crate) history: History,
     /// The last entry of which a frame left the DAC.
-    sounded: Option<EntryId>,
+    pub(crate) sounded: Option<EntryId>,
     pub(crate) stop_after: Option<StopAfter>,
     pub(crate) pending: Vec<Pending>,
     pub(crate) questions: u64,
@@ -94,26 +94,26 @@ pub struct Jukebox {
     pub(crate) told: crate::tell::Told,
     /// Bytes that came over the link for nothing.
     pub(crate) wasted: u64,
-    outbox: Outbox,
-    event_seq: u64,
-    offered: u64,
-    changes: Changes,
-    dirty_since: Option<Instant>,
-    stopped_since: Option<Instant>,
-    position_saved: (Option<Position>, Instant),
-    rebuffer_since: Option<Instant>,
+    pub(crate) outbox: Outbox,
+    pub(crate) event_seq: u64,
+    pub(crate) offered: u64,
+    pub(crate) changes: Changes,
+    pub(crate) dirty_since: Option<Instant>,
+    pub(crate) stopped_since: Option<Instant>,
+    pub(crate) position_saved: (Option<Position>, Instant),
+    pub(crate) rebuffer_since: Option<Instant>,
     /// Unplanned silence that was told, and why there is more, if there is.
-    silence_told: Span,
-    silent_for: Option<Option<&'static str>>,
-    was_link: crate::view::Grade,
+    pub(crate) silence_told: Span,
+    pub(crate) silent_for: Option<Option<&'static str>>,
+    pub(crate) was_link: crate::view::Grade,
     /// Frames were looked at in the last turn.
-    listened: bool,
-    probing: bool,
-    probed_at: Instant,
+    pub(crate) listened: bool,
+    pub(crate) probing: bool,
+    pub(crate) probed_at: Instant,
     /// The last probe did not reach the office.
-    unreached: bool,
-    ending: bool,
-    out: VecDeque<Output>,
+    pub(crate) unreached: bool,
+    pub(crate) ending: bool,
+    pub(crate) out: VecDeque<Output>,
 }
 
 /// Commands that may come now: 20 a second, 50 at once.
@@ -136,17 +136,6 @@ impl Allowance {
 
 /// The catalogue answers within this, or the command is refused.
 const PATIENCE: Span = Span::s(10);
-/// A request that does not come back for so long makes us probe,
-const PROBE_AFTER: Span = Span::s(2);
-/// so often with less than this on board, or nothing,
-const PROBE_EVERY: Span = Span::s(1);
-const PROBE_OFTEN_BELOW: Span = Span::s(600);
-/// and so often with more.
-const PROBE_SELDOM: Span = Span::s(30);
-/// Changes that nobody waits for are saved together after so long.
-const SAVE_AFTER: Span = Span::s(2);
-/// The playhead is saved so often while it moves. A page of the card each time: 4 kB every 10 s are 15 MB in ten hours.
-const POSITION_EVERY: Span = Span::s(10);
 
 impl Jukebox {
     /// A player as it was saved. `seed` is random; `boot` is 16 random hex digits, new at each start.
@@ -370,87 +359,6 @@ impl Jukebox {
         while let Some(p) = self.pending.first().filter(|p| self.now.since(p.since) >= PATIENCE) {
             self.found(p.question, None);
         }
-    }
-
-    fn wish(&mut self) {
-        if self.ending {
-            return;
-        }
-        let silent = self.playback.is_silent(self.now, self.line());
-        if silent {
-            self.planner.fell_silent(self.now);
-        }
-        let (kbps, hopeful_kbps) = (self.link.kbps(), self.link.hopeful_kbps());
-        let (head, ahead) = (self.line().current().map(|e| e.id), self.settings.ahead);
-        let at = self.playback.position(self.line()).span().as_s();
-        let pace = at << 8 | head.map_or(0, |id| self.playback.slots_fed(id) as u64 & 0xff);
-        let need = Need { ahead, silent, kbps, hopeful_kbps, thrifty: false, pace };
-        if self.planner.may_wish(self.now, need) {
-            let queue: Vec<Ahead> = self.walk(&self.queue).collect();
-            let spare: Vec<Ahead> = self.walk(&self.fallback.list).collect();
-            while let Some(wish) = self.planner.wish(self.now, &queue, &spare, need) {
-                self.out.push_back(Output::Fetch(wish));
-            }
-        }
-        self.out.extend(self.planner.voided().map(|id| Output::Cancel { id }));
-        self.out.extend(self.planner.pins().map(Output::Pin));
-        if self.probe_at().is_some_and(|t| t <= self.now) {
-            (self.probing, self.probed_at) = (true, self.now);
-            self.out.push_back(Output::Probe);
-        }
-    }
-
-    /// Queue or fallback as the planner sees it: in order, from the playhead on.
-    fn walk<'a>(&'a self, list: &'a Queue) -> impl Iterator<Item = Ahead> + 'a {
-        let here = core::ptr::eq(list, self.line()) || core::ptr::eq(list, &self.queue);
-        let start = if here { self.playback.position(list) } else { Frames::default() };
-        list.iter().enumerate().map(move |(i, e)| Ahead {
-            entry: e.id,
-            record: e.record,
-            from: if i == 0 { start } else { Frames::default() },
-            length: Span::ms(e.duration_ms),
-            fed: self.playback.slots_fed(e.id),
-        })
-    }
-
-    /// When the office is probed next: while the link is in trouble or a request does not come back. A black hole raises no
-    /// event: only a try shows that it has ended. Once a second with little on board, else now and again.
-    fn probe_at(&self) -> Option<Instant> {
-        if self.probing || self.ending {
-            return None;
-        }
-        let silent = self.playback.is_silent(self.now, self.line());
-        let waits = self.planner.waits_since().map(|t| t + PROBE_AFTER);
-        let due = self.planner.trouble().map(|t| t.1).or(waits)?;
-        let urgent = silent || self.fallback.on.is_some() || (self.listens() && self.on_board() < PROBE_OFTEN_BELOW);
-        Some(due.max(self.probed_at + if urgent { PROBE_EVERY } else { PROBE_SELDOM }))
-    }
-
-    fn probed(&mut self, up: bool) {
-        self.probing = false;
-        if !up {
-            self.unreached = true;
-            return self.link.failed(self.now);
-        }
-        if core::mem::take(&mut self.unreached) {
-            // A request that went into the void does not come back with the link: ask anew.
-            let void = self.planner.give_up();
-            self.out.extend(void.map(|id| Output::Cancel { id }));
-            self.link.reached();
-        }
-        self.planner.hurry(self.now);
-    }
-
-    fn fetched(&mut self, id: u64, arrival: Arrival, sample: Option<Sample>) {
-        match (&arrival, sample) {
-            (_, Some(s)) => self.link.sample(s),
-            (Err(r), _) if r.action() == crate::reason::Action::Wait => self.link.failed(self.now),
-            (Err(r), _) if r.action() == crate::reason::Action::Skip => self.link.reached(),
-            _ => {}
-        }
-        let silent = self.playback.is_silent(self.now, self.line());
-        // A track's own fault marks its plan; `drop_bad` takes it out when its turn comes.
-        self.planner.arrived(self.now, id, arrival, silent);
     }
 
     fn report(&mut self, report: Report) {
@@ -774,150 +682,5 @@ impl Jukebox {
         self.save_meta(false);
         self.save_position();
         true
-    }
-
-    // What is saved.
-
-    fn meta(&self) -> Meta {
-        Meta {
-            intent: self.playback.intent(),
-            volume: self.volume,
-            muted: self.muted,
-            revision: self.queue.revision(),
-            last_id: self.queue.last_id(),
-            clean_end: false,
-            library: self.catalogue.library.clone(),
-            stop_after: self.stop_after.clone(),
-            fallback_next: self.fallback_next,
-            hours_open: self.hours_open,
-        }
-    }
-
-    pub(crate) fn save_meta(&mut self, clean_end: bool) {
-        let meta = Meta { clean_end, ..self.meta() };
-        self.changes.meta(&meta);
-    }
-
-    pub(crate) fn save_seen(&mut self, seen: crate::command::Seen) {
-        let (number, _) = self.window.push(seen.clone());
-        // The row of the one that fell out is the row of the new one: numbers are taken modulo the window.
-        self.changes.seen(number, &seen);
-    }
-
-    /// Hands changes to the store: at once if somebody waits for it, else together after a while.
-    pub(crate) fn flush(&mut self, at_once: bool) {
-        if self.changes.is_empty() {
-            return;
-        }
-        let since = *self.dirty_since.get_or_insert(self.now);
-        if at_once || self.now.since(since) >= SAVE_AFTER {
-            self.dirty_since = None;
-            self.out.push_back(Output::Save(self.changes.take()));
-        }
-    }
-
-    fn save_position_when_due(&mut self) {
-        if self.now.since(self.position_saved.1) >= POSITION_EVERY {
-            self.save_position();
-        }
-    }
-
-    pub(crate) fn save_position(&mut self) {
-        let Some(e) = self.queue.current() else { return };
-        let at = self.playback.position(&self.queue);
-        // The start of a track has no rate yet.
-        let p = Position { entry: e.id, n: at.n, rate: at.rate.max(1) };
-        if self.position_saved.0 != Some(p) {
-            self.out.push_back(Output::SavePosition(p.to_bytes()));
-            self.position_saved = (Some(p), self.now);
-        }
-    }
-
-    // What is told.
-
-    /// RFC 3339 of an instant, once the clock is known to be right.
-    pub(crate) fn at(&self, t: Instant) -> Option<String> {
-        self.unix(t).map(|u| u.to_string())
-    }
-
-    fn unix(&self, t: Instant) -> Option<UnixMs> {
-        let (then, unix) = self.clock?;
-        Some(UnixMs((unix.0 + t.since(then).as_ms()).saturating_sub(then.since(t).as_ms())))
-    }
-
-    pub(crate) fn event(&mut self, kind: &str, facts: Value) {
-        self.event_seq += 1;
-        let (at, up) = (self.at(self.now), self.now.since(self.began).as_ms());
-        let payload = event::payload(&self.boot, self.event_seq, at, up, facts);
-        self.out.push_back(Output::Event { kind: kind.into(), payload: payload.clone() });
-        if self.settings.broker {
-            let event = Event { kind: kind.into(), payload };
-            let (key, gone) = self.outbox.push(event.clone());
-            self.changes.event(key, &event);
-            gone.into_iter().for_each(|k| self.changes.forget_event(k));
-        }
-    }
-
-    /// Tells how many events had to go, once there is room to say it.
-    fn tell_dropped(&mut self) {
-        if self.outbox.len() < event::MAX_OUTBOX / 2 {
-            let dropped = self.outbox.take_dropped();
-            if dropped > 0 {
-                self.event("dropped", json!({"count": dropped}));
-            }
-        }
-    }
-
-    /// Offers the oldest event to the broker: one at a time, so that they arrive in order.
-    fn offer(&mut self) {
-        if !self.bots || self.offered != 0 {
-            return;
-        }
-        if let Some((key, e)) = self.outbox.after(0) {
-            self.offered = key;
-            self.out.push_back(Output::Offer { key, kind: e.kind.clone(), payload: e.payload.clone() });
-        }
-    }
-
-    /// Answers a command, and remembers the answer if it carried an id and changed something.
-    pub(crate) fn answer(&mut self, ask: &Ask, outcome: Result<Value, Refusal>) {
-        if let Err(r) = &outcome
-            && r.code != Code::Busy
-        {
-            // A flood must not wash the trail away.
-            let verb: String = ask.verb.chars().take(32).collect();
-            self.event("refused", json!({"verb": verb, "code": r.code}));
-        }
-        let rev = self.queue.revision();
-        let payload = crate::wire::reply(ask.id.as_deref(), &self.settings.player, &ask.verb, rev, &outcome);
-        if let Some(id) = &ask.id
-            && !ask.asks
-        {
-            self.save_seen(crate::command::Seen { id: id.clone(), print: ask.print, reply: payload.clone() });
-        }
-        let durable = !ask.asks;
-        if durable {
-            self.flush(true);
-        }
-        for &token in &ask.tokens {
-            self.out.push_back(Output::Reply { token, payload: payload.clone(), durable });
-        }
-    }
-
-    pub(crate) fn reply_now(&mut self, token: u64, payload: String, durable: bool) {
-        self.out.push_back(Output::Reply { token, payload, durable });
-    }
-
-    pub(crate) fn push(&mut self, output: Output) {
-        self.out.push_back(output);
-    }
-
-    /// A sentence with a duration that people read: "3 minutes".
-    pub(crate) fn in_words(seconds: u64) -> String {
-        match seconds {
-            0..=89 => format!("{seconds} seconds"),
-            90..=5_399 => format!("{} minutes", (seconds + 30) / 60),
-            _ => format!("{} hours", (seconds + 1_800) / 3_600),
-        }
     }
 }

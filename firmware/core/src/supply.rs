@@ -1,0 +1,101 @@
+//! What is brought on board: what is wished for, when the office is probed, and what comes of it.
+
+use alloc::vec::Vec;
+
+use crate::exchange::Output;
+use crate::jukebox::Jukebox;
+use crate::link::Sample;
+use crate::planner::{Ahead, Arrival, Need};
+use crate::queue::Queue;
+use crate::time::{Frames, Instant, Span};
+
+/// A request that does not come back for so long makes us probe,
+const PROBE_AFTER: Span = Span::s(2);
+/// so often with less than this on board, or nothing,
+const PROBE_EVERY: Span = Span::s(1);
+const PROBE_OFTEN_BELOW: Span = Span::s(600);
+/// and so often with more.
+const PROBE_SELDOM: Span = Span::s(30);
+
+impl Jukebox {
+    pub(crate) fn wish(&mut self) {
+        if self.ending {
+            return;
+        }
+        let silent = self.playback.is_silent(self.now, self.line());
+        if silent {
+            self.planner.fell_silent(self.now);
+        }
+        let (kbps, hopeful_kbps) = (self.link.kbps(), self.link.hopeful_kbps());
+        let (head, ahead) = (self.line().current().map(|e| e.id), self.settings.ahead);
+        let at = self.playback.position(self.line()).span().as_s();
+        let pace = at << 8 | head.map_or(0, |id| self.playback.slots_fed(id) as u64 & 0xff);
+        let need = Need { ahead, silent, kbps, hopeful_kbps, thrifty: false, pace };
+        if self.planner.may_wish(self.now, need) {
+            let queue: Vec<Ahead> = self.walk(&self.queue).collect();
+            let spare: Vec<Ahead> = self.walk(&self.fallback.list).collect();
+            while let Some(wish) = self.planner.wish(self.now, &queue, &spare, need) {
+                self.out.push_back(Output::Fetch(wish));
+            }
+        }
+        self.out.extend(self.planner.voided().map(|id| Output::Cancel { id }));
+        self.out.extend(self.planner.pins().map(Output::Pin));
+        if self.probe_at().is_some_and(|t| t <= self.now) {
+            (self.probing, self.probed_at) = (true, self.now);
+            self.out.push_back(Output::Probe);
+        }
+    }
+
+    /// Queue or fallback as the planner sees it: in order, from the playhead on.
+    fn walk<'a>(&'a self, list: &'a Queue) -> impl Iterator<Item = Ahead> + 'a {
+        let here = core::ptr::eq(list, self.line()) || core::ptr::eq(list, &self.queue);
+        let start = if here { self.playback.position(list) } else { Frames::default() };
+        list.iter().enumerate().map(move |(i, e)| Ahead {
+            entry: e.id,
+            record: e.record,
+            from: if i == 0 { start } else { Frames::default() },
+            length: Span::ms(e.duration_ms),
+            fed: self.playback.slots_fed(e.id),
+        })
+    }
+
+    /// When the office is probed next: while the link is in trouble or a request does not come back. A black hole raises no
+    /// event: only a try shows that it has ended. Once a second with little on board, else now and again.
+    pub(crate) fn probe_at(&self) -> Option<Instant> {
+        if self.probing || self.ending {
+            return None;
+        }
+        let silent = self.playback.is_silent(self.now, self.line());
+        let waits = self.planner.waits_since().map(|t| t + PROBE_AFTER);
+        let due = self.planner.trouble().map(|t| t.1).or(waits)?;
+        let urgent = silent || self.fallback.on.is_some() || (self.listens() && self.on_board() < PROBE_OFTEN_BELOW);
+        Some(due.max(self.probed_at + if urgent { PROBE_EVERY } else { PROBE_SELDOM }))
+    }
+
+    pub(crate) fn probed(&mut self, up: bool) {
+        self.probing = false;
+        if !up {
+            self.unreached = true;
+            return self.link.failed(self.now);
+        }
+        if core::mem::take(&mut self.unreached) {
+            // A request that went into the void does not come back with the link: ask anew.
+            let void = self.planner.give_up();
+            self.out.extend(void.map(|id| Output::Cancel { id }));
+            self.link.reached();
+        }
+        self.planner.hurry(self.now);
+    }
+
+    pub(crate) fn fetched(&mut self, id: u64, arrival: Arrival, sample: Option<Sample>) {
+        match (&arrival, sample) {
+            (_, Some(s)) => self.link.sample(s),
+            (Err(r), _) if r.action() == crate::reason::Action::Wait => self.link.failed(self.now),
+            (Err(r), _) if r.action() == crate::reason::Action::Skip => self.link.reached(),
+            _ => {}
+        }
+        let silent = self.playback.is_silent(self.now, self.line());
+        // A track's own fault marks its plan; `drop_bad` takes it out when its turn comes.
+        self.planner.arrived(self.now, id, arrival, silent);
+    }
+}
