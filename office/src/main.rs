@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use jukebox_office::{config, player, publish, serve, show, verify};
+use jukebox_office::{config, export, player, publish, serve, show, verify};
 
 /// The office end of the jukebox: turns music into a library, checks it, serves it.
 #[derive(Debug, Parser)]
@@ -18,6 +18,7 @@ enum Command {
     Publish(publish::Args),
     Verify(verify::Args),
     Show(show::Args),
+    Export(export::Args),
     Serve(serve::Args),
     Player(player::Args),
     Config(config::Args),
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         Command::Publish(args) => publish::run(&args).map_err(Into::into),
         Command::Verify(args) => verify::run(&args).map_err(Into::into),
         Command::Show(args) => show::run(&args).map_err(Into::into),
+        Command::Export(args) => export::run(&args).map_err(Into::into),
         Command::Serve(args) => serve::run(&args).map_err(Into::into),
         Command::Player(args) => player::run(&args).map_err(Into::into),
         Command::Config(args) => config::run(&args).map_err(Into::into),

@@ -55,16 +55,7 @@ pub fn show(library: &Path, name: &str) -> Result<Value, ShowError> {
         return Ok(json!(root(library).map_err(fail)?));
     }
     if let Ok(id) = name.parse::<TrackId>() {
-        let mut found = None;
-        tracks(library, &mut |row_id, record| {
-            if row_id == id {
-                found = Some(record);
-            }
-            found.is_none()
-        })
-        .map_err(fail)?;
-        let digest = found.ok_or(ShowError::Track(id))?;
-        let record = read(library, &digest).and_then(|b| Ok(Record::parse(&b)?)).map_err(fail)?;
+        let (digest, record) = track(library, id)?;
         return Ok(json!({ "object": digest, "record": record }));
     }
     let digest: Digest = name.parse().map_err(|_| ShowError::Name(name.to_owned()))?;
@@ -73,6 +64,22 @@ pub fn show(library: &Path, name: &str) -> Result<Value, ShowError> {
         Some(value) => Ok(value),
         None => rendition(library, &digest).map_err(fail),
     }
+}
+
+/// The record of a track.
+pub fn track(library: &Path, id: TrackId) -> Result<(Digest, Record), ShowError> {
+    let fail = |e: ObjectError| ShowError::Object(id.to_string(), e);
+    let mut found = None;
+    tracks(library, &mut |row_id, record| {
+        if row_id == id {
+            found = Some(record);
+        }
+        found.is_none()
+    })
+    .map_err(fail)?;
+    let digest = found.ok_or(ShowError::Track(id))?;
+    let record = read(library, &digest).and_then(|b| Ok(Record::parse(&b)?)).map_err(fail)?;
+    Ok((digest, record))
 }
 
 /// Objects that say what they are.

@@ -258,7 +258,8 @@ impl From<io::Error> for ObjectError {
     }
 }
 
-fn read(library: &Path, digest: &Digest) -> Result<Vec<u8>, ObjectError> {
+/// Reads an object, but not more of it than any but a rendition has.
+pub fn read(library: &Path, digest: &Digest) -> Result<Vec<u8>, ObjectError> {
     let mut bytes = Vec::new();
     File::open(library.join(digest.path()))?.take(MAX_OBJECT as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)

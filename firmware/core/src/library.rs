@@ -466,6 +466,16 @@ pub struct Init {
     pub extra: Vec<u8>,
 }
 
+impl Init {
+    /// Gain in decibels that an OpusHead asks for, beyond what the decoder gives (RFC 7845, section 5.1: Q7.8); else 0.
+    pub fn output_gain_db(&self) -> f32 {
+        match (self.codec, self.extra.get(16..18)) {
+            (Codec::Opus, Some(&[low, high])) => f32::from(i16::from_le_bytes([low, high])) / 256.0,
+            _ => 0.0,
+        }
+    }
+}
+
 fn as_hex<S: Serializer>(bytes: &[u8], s: S) -> Result<S::Ok, S::Error> {
     s.serialize_str(&HEXLOWER.encode(bytes))
 }

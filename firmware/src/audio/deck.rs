@@ -72,6 +72,8 @@ pub struct Deck {
     usual: u64,
     entry: Option<EntryId>,
     panics: u32,
+    /// Gain that an Opus header asks for.
+    factor: Option<f32>,
     pcm: Vec<f32>,
     stereo: Vec<f32>,
 }
@@ -130,6 +132,8 @@ impl Deck {
                 Some(decoder) if same => decoder.reset(),
                 slot => *slot = Some(decoder(&rendition.init)?),
             }
+            let gain_db = rendition.init.output_gain_db();
+            self.factor = (gain_db != 0.0).then(|| 10f32.powf(gain_db / 20.0));
             self.rendition = Some(rendition.clone());
             self.usual = rendition.init.longest_packet.into();
             let mut chewed = Chewed::Bad;
@@ -268,7 +272,12 @@ impl Deck {
             Ok::<u64, Error>(buffer.frames() as u64)
         }));
         match caught {
-            Ok(Ok(n)) => Chewed::Frames(n),
+            Ok(Ok(n)) => {
+                if let Some(factor) = self.factor {
+                    self.pcm.iter_mut().for_each(|x| *x *= factor);
+                }
+                Chewed::Frames(n)
+            }
             Ok(Err(_)) => Chewed::Bad,
             Err(_) => {
                 // What a panic leaves behind is not to be trusted: a fresh decoder at the next segment.

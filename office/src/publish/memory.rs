@@ -15,7 +15,7 @@ use super::scan::Stamp;
 use super::track::Analysed;
 
 /// Raised whenever other results would come out of the same file: all is worked on again.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// What became of a file.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]

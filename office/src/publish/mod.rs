@@ -7,10 +7,13 @@
 //! the old or the new one at every moment, and a run that finds nothing new touches nothing.
 
 mod catalogue;
+mod container;
+mod convert;
 mod cut;
 mod encode;
 mod measure;
 mod memory;
+mod outside;
 mod playlists;
 mod scan;
 mod source;
@@ -47,7 +50,7 @@ use crate::verify::{self, References};
 #[command(after_help = "Examples:\n  jukebox-office publish /srv/music /srv/library\n  \
     jukebox-office publish --popularity plays.csv --jobs 4 /srv/music /srv/library")]
 pub struct Args {
-    /// Folder with the music (FLAC and MP3, in any depth)
+    /// Folder with the music, in any depth: FLAC, MP3, Ogg Vorbis, Opus, AAC, ALAC, WAV, AIFF, and what ffmpeg can decode
     pub music: PathBuf,
     /// Folder of the library; made if it is not there
     pub library: PathBuf,

@@ -9,9 +9,8 @@ use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::Once;
 
-use jukebox_core::library::{Codec, Digest, Init, Rendition, RenditionName, TrackId, encode};
+use jukebox_core::library::{Codec, Digest, Init, Rendition, RenditionName, TrackId};
 use minicbor::{Decode, Encode};
-use sha2::{Digest as _, Sha256};
 
 use super::cut::{Cutter, Grid, Preroll, Search, fingerprint};
 use super::encode::Ladder;
@@ -22,6 +21,9 @@ use super::write::Store;
 
 /// A bit reservoir of 511 bytes spans at most so many MP3 packets, overlap and synthesis memory included.
 const MP3_PREROLL: usize = 12;
+/// Packets before and after a segment of an Opus file that somebody else made, which is never bit-exact.
+const OPUS_PREROLL: usize = 5;
+const OPUS_TAIL: usize = 2;
 
 /// What publish keeps of a file; its objects are in the library.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
@@ -97,12 +99,15 @@ fn work(path: &Path, store: &Store, covers: &Covers) -> Result<Analysed, Unusabl
     let mut source = Source::open(path)?;
     let init = source.init.clone();
     let (rate, delay) = (init.rate, source.delay);
-    let mut id = id_of(&init);
-    let preroll = match init.codec {
-        Codec::Flac => Preroll::Packets(0),
-        _ => Preroll::Search(Search { init: init.clone(), least: 0, most: MP3_PREROLL, spare: 0 }),
+    let (preroll, tail) = match init.codec {
+        Codec::Flac => (Preroll::Packets(0), 0),
+        Codec::Mp3 => (search(&init, MP3_PREROLL), 0),
+        // Both look back one packet. AAC with noise substitution is never bit-exact: its noise goes on and on.
+        Codec::Vorbis | Codec::Aac => (search(&init, 2), 0),
+        // RFC 7845, section 4.6: 80 ms; one more for the fade in.
+        Codec::Opus => (Preroll::Packets(OPUS_PREROLL), OPUS_TAIL),
     };
-    let mut original = Cutter::new(store, preroll, 0)?;
+    let mut original = Cutter::new(store, preroll, tail)?;
     let mut ladder = Ladder::new(store, init.channels, rate)?;
     let mut loudness = Loudness::new(init.channels, rate).map_err(meter_fault)?;
     let mut peak = TruePeak::new(init.channels, rate);
@@ -115,7 +120,6 @@ fn work(path: &Path, store: &Store, covers: &Covers) -> Result<Analysed, Unusabl
     let (mut decoded, mut passed) = (0, 0);
     let padding = source.padding;
     while let Some(packet) = source.next_packet()? {
-        id.update(&packet.data);
         let print = if original.wants_prints() { fingerprint(packet.pcm) } else { 0 };
         let heard = trim.add(packet.pcm);
         loudness.add(heard).map_err(meter_fault)?;
@@ -138,8 +142,8 @@ fn work(path: &Path, store: &Store, covers: &Covers) -> Result<Analysed, Unusabl
     }
 
     let promised = source.promised.unwrap_or(0);
-    // The end is missing, and the padding with it.
-    let padding = if decoded < promised { 0 } else { padding };
+    // What is missing at the end is missing of the padding first.
+    let padding = padding.saturating_sub(promised.saturating_sub(decoded));
     let have = decoded.saturating_sub(source.lost);
     if have * 10 < promised.max(decoded) * 9 {
         let seconds = |frames: u64| frames / u64::from(rate);
@@ -183,17 +187,20 @@ fn work(path: &Path, store: &Store, covers: &Covers) -> Result<Analysed, Unusabl
     };
     let missing_ms = (promised.max(decoded) - have) * 1_000 / u64::from(rate);
     // An MP3 that was cut out of a stream begins with packets that lean on what is not there: nobody hears that.
-    let note = if missing_ms > if source.init.codec == Codec::Mp3 { 100 } else { 0 } {
+    let damaged = if missing_ms > if source.init.codec == Codec::Mp3 { 100 } else { 0 } {
         Some(format!("is damaged: {missing_ms} ms cannot be played; copy or rip it again"))
-    } else if tags.picture.is_some() && cover.is_none() {
+    } else {
+        None
+    };
+    let no_cover = if tags.picture.is_some() && cover.is_none() {
         Some("has a cover that cannot be read: put in a JPEG or PNG of less than 5,000 by 5,000 pixels".into())
     } else {
         None
     };
-    let mut short = TrackId::default();
-    short.0.copy_from_slice(&id.finalize()[..10]);
+    let notes: Vec<String> = [damaged, source.note.take(), no_cover].into_iter().flatten().collect();
+    let note = (!notes.is_empty()).then(|| notes.join("; "));
     Ok(Analysed {
-        id: short,
+        id: source.id(),
         title: tags.title,
         artist: tags.artist,
         album: tags.album,
@@ -216,16 +223,8 @@ impl From<std::io::Error> for Unusable {
     }
 }
 
-/// The hash that names a track, so far: codec, rate (u32), channels, bits, length of the extra data (u32), extra data, all
-/// big-endian; the packets follow. Comments are in none of it, so that a track with new tags keeps its name.
-fn id_of(init: &Init) -> Sha256 {
-    let mut hash = Sha256::new();
-    hash.update(encode(&init.codec));
-    hash.update(init.rate.to_be_bytes());
-    hash.update([init.channels, init.bits]);
-    hash.update((init.extra.len() as u32).to_be_bytes());
-    hash.update(&init.extra);
-    hash
+fn search(init: &Init, most: usize) -> Preroll {
+    Preroll::Search(Search { init: init.clone(), least: 0, most, spare: 0 })
 }
 
 /// Cuts delay and padding off: the one place that does.

@@ -11,6 +11,7 @@ mod disk;
 mod flood;
 mod house;
 mod memory;
+mod publish;
 mod tape;
 mod times;
 
@@ -82,9 +83,10 @@ impl fmt::Display for Figure {
 type Group = (&'static str, fn(&Bench) -> Vec<Figure>);
 
 /// Quick ones first.
-const GROUPS: [Group; 8] = [
+const GROUPS: [Group; 9] = [
     ("catalogue", catalogue::catalogue),
     ("written", disk::written),
+    ("publish", publish::cpu),
     ("heap", memory::heap),
     ("skip", times::skip),
     ("key", times::key),
