@@ -645,6 +645,8 @@ impl Record {
         }
         check(!record.renditions.is_empty(), "renditions", "none")?;
         check(record.loudness.is_finite(), "loudness", "not a number")?;
+        let album = record.album_gain.as_ref();
+        check(album.is_none_or(|a| a.loudness.is_finite() && a.true_peak.is_finite()), "album_gain", "not a number")?;
         for r in &record.renditions {
             let i = &r.init;
             check((8_000..=384_000).contains(&i.rate), "rate", "should be 8,000 to 384,000")?;

@@ -99,16 +99,19 @@ pub fn build(files: &[(&Path, &Analysed)], popularity: &Popularity, store: &Stor
     }
     rows.sort_by(|(d, n, a), (e, m, b)| (&a.artist, &a.album, d, n, &a.id).cmp(&(&b.artist, &b.album, e, m, &b.id)));
     let rows: Vec<Row> = rows.into_iter().map(|(_, _, row)| row).collect();
+    (catalogue.pages, catalogue.depth) = pages(rows, store)?;
+    Ok(catalogue)
+}
+
+/// Stores the pages of `rows`, which are in order: what the root names, and its depth.
+pub fn pages(rows: Vec<Row>, store: &Store) -> io::Result<(Vec<PageRef>, u32)> {
+    let mut pages = Vec::new();
     for page in cut(rows) {
         let count = page.len() as u32;
         let bytes = zstd::bulk::compress(&encode(&CataloguePage { rows: page }), ZSTD_LEVEL)?;
-        catalogue.pages.push(PageRef { object: store.put(&bytes)?, size: bytes.len() as u32, rows: count });
+        pages.push(PageRef { object: store.put(&bytes)?, size: bytes.len() as u32, rows: count });
     }
-    if catalogue.pages.len() > MAX_PAGES {
-        catalogue.depth = 1;
-        catalogue.pages = lists(std::mem::take(&mut catalogue.pages), store)?;
-    }
-    Ok(catalogue)
+    Ok(if pages.len() > MAX_PAGES { (lists(pages, store)?, 1) } else { (pages, 0) })
 }
 
 /// Rows into pages.

@@ -6,7 +6,7 @@
 //! *Outcome*: what became of a file; `memory` keeps it, so that only new and changed files are worked on. Law: the library is
 //! the old or the new one at every moment, and a run that finds nothing new touches nothing.
 
-mod catalogue;
+pub mod catalogue;
 mod container;
 mod convert;
 mod cut;
@@ -16,10 +16,10 @@ mod memory;
 mod outside;
 mod playlists;
 mod scan;
-mod source;
+pub mod source;
 mod tags;
 mod track;
-mod write;
+pub mod write;
 
 use std::collections::HashSet;
 use std::fs;

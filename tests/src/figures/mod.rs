@@ -83,7 +83,7 @@ impl fmt::Display for Figure {
 type Group = (&'static str, fn(&Bench) -> Vec<Figure>);
 
 /// Quick ones first.
-const GROUPS: [Group; 9] = [
+const GROUPS: [Group; 10] = [
     ("catalogue", catalogue::catalogue),
     ("written", disk::written),
     ("publish", publish::cpu),
@@ -93,6 +93,7 @@ const GROUPS: [Group; 9] = [
     ("first-sound", times::first_sound),
     ("flood", flood::flood),
     ("memory", memory::memory),
+    ("large", catalogue::large),
 ];
 
 /// What all groups share.
