@@ -315,6 +315,9 @@ pub struct Mqtt {
     pub password: Option<Secret>,
     /// File whose first line is the password.
     pub password_file: Option<PathBuf>,
+    /// Whether Home Assistant is told about the player at this broker.
+    #[serde(default)]
+    pub home_assistant: bool,
 }
 
 impl Mqtt {

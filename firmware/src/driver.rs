@@ -229,6 +229,11 @@ impl Driver {
                 }
                 Output::Reply { token, payload, .. } => self.reply(token, payload),
                 Output::Publish { topic, payload } => self.publish(topic, payload),
+                Output::Describe { payload } => {
+                    if let Some(mqtt) = &self.parts.mqtt {
+                        mqtt.describe(payload);
+                    }
+                }
                 Output::Event { kind, payload } => self.tell_watchers(&kind, &payload, true),
                 Output::Probe => self.parts.probe(),
                 Output::Offer { key, kind, payload } => {

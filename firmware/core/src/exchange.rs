@@ -54,6 +54,8 @@ pub struct Settings {
     pub fallback: crate::fallback::FallbackSettings,
     /// The PCM is closed after so much planned silence.
     pub idle_close: Span,
+    /// Whether Home Assistant is told about the player.
+    pub home_assistant: bool,
     /// Plays are remembered for so long.
     pub history_keep: Span,
 }
@@ -336,6 +338,11 @@ pub enum Output {
     Publish {
         /// Where.
         topic: Topic,
+        /// JSON.
+        payload: String,
+    },
+    /// The description for Home Assistant, JSON, retained at [`topic`](crate::homeassistant::topic).
+    Describe {
         /// JSON.
         payload: String,
     },

@@ -14,6 +14,7 @@ pub mod exchange;
 pub mod fallback;
 pub mod gesture;
 pub mod history;
+pub mod homeassistant;
 pub mod jukebox;
 mod ledger;
 pub mod library;

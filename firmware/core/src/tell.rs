@@ -8,8 +8,9 @@ use core::fmt::Write;
 
 use crate::checkpoint::Intent;
 use crate::command::Verb;
-use crate::exchange::{Output, Topic};
+use crate::exchange::{Output, SavedList, Topic};
 use crate::fallback::is_fallback;
+use crate::homeassistant;
 use crate::jukebox::{Jukebox, Notice};
 use crate::library::RenditionName;
 use crate::reason::{Reason, Who};
@@ -39,6 +40,8 @@ pub(crate) struct Told {
     mute: Option<bool>,
     health: Option<crate::view::Grade>,
     health_at: Instant,
+    /// The playlists in the description for Home Assistant.
+    described: Option<Vec<SavedList>>,
     view: Option<View>,
     /// Days since 1970, once known, and the silence before this one.
     day: Option<u64>,
@@ -99,6 +102,11 @@ impl Jukebox {
             (self.told.health, self.told.health_at) = (Some(grade), self.now);
             let payload = wire::json(&self.health_state());
             self.push(Output::Publish { topic: Topic::Health, payload });
+        }
+        if self.settings.home_assistant && self.told.described.as_ref() != Some(&self.catalogue.playlists) {
+            self.told.described = Some(self.catalogue.playlists.clone());
+            let payload = homeassistant::discovery(&self.settings, &self.catalogue.playlists);
+            self.push(Output::Describe { payload });
         }
         let view = self.view();
         if self.told.view.as_ref() != Some(&view) {

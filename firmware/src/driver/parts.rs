@@ -416,6 +416,7 @@ fn settings(config: &Config, model: String) -> Settings {
             when_empty: config.fallback.when_empty == WhenEmpty::Fallback,
         },
         idle_close: Span::s(u64::from(config.output.idle_close_min) * 60),
+        home_assistant: config.mqtt.as_ref().is_some_and(|m| m.home_assistant),
         history_keep: Span::s(u64::from(config.history.keep_days) * 86_400),
     }
 }

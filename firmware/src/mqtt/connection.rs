@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use jukebox_core::homeassistant::{PREFIX, STATUS};
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v5::{
     ConnectReturnCode, DisconnectReasonCode, LastWill, LastWillProperties, Packet, PubAckReason, Publish,
@@ -133,6 +134,9 @@ impl Listener {
             (Some(verb), _) => (false, verb),
             (_, Some(verb)) => (true, verb),
             _ => {
+                if topic == STATUS && &p.payload[..] == b"online" {
+                    self.link.shared.describe_again();
+                }
                 if topic == format!("{}/availability", self.link.shared.prefix) && &p.payload[..] == b"online" {
                     let mut properties = p.properties.unwrap_or_default().user_properties.into_iter();
                     lock(&self.found).online = properties.find(|(name, _)| name == SIGNATURE).map(|(_, who)| who);
@@ -263,7 +267,11 @@ impl Link {
             retain_forward_rule: RetainForwardRule::Never,
             ..SubscribeFilter::new(path, QoS::AtLeastOnce)
         });
-        let asked = client.subscribe_many_tracked([availability]).await.map_err(gone)?;
+        let mut asked = vec![availability];
+        if self.shared.describes() {
+            asked.push(SubscribeFilter::new(STATUS, QoS::AtMostOnce));
+        }
+        let asked = client.subscribe_many_tracked(asked).await.map_err(gone)?;
         let subscribed = client.subscribe_many_tracked(commands).await.map_err(gone)?;
         // The library does not keep the order of SUBSCRIBE and PUBLISH: both must be acknowledged before anything is said.
         for subscribed in [asked, subscribed] {
@@ -275,7 +283,10 @@ impl Link {
 
     async fn say(&self, client: &AsyncClient, suffix: &str, payload: Bytes) -> Result<(), Down> {
         let retained = PublishOptions::new(QoS::AtLeastOnce).retained();
-        client.publish(format!("{}/{suffix}", self.shared.prefix), payload, retained).await.map_err(gone)
+        // Home Assistant's topics are its own.
+        let topic =
+            if suffix.starts_with(PREFIX) { suffix.to_owned() } else { format!("{}/{suffix}", self.shared.prefix) };
+        client.publish(topic, payload, retained).await.map_err(gone)
     }
 
     async fn availability(&self, client: &AsyncClient, what: &'static str) -> Result<rumqttc::PublishNotice, Down> {

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use jukebox_core::homeassistant;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
@@ -188,6 +189,12 @@ impl Mqtt {
     /// Says `P/<suffix>` (retained): now, if it is new, and after each connect. Only the newest is kept for each topic.
     pub fn state(&self, suffix: &str, payload: impl Into<Bytes>) {
         self.shared.state(suffix, payload.into());
+    }
+
+    /// Describes the player to Home Assistant (retained): like state, and again when it has started.
+    pub fn describe(&self, payload: impl Into<Bytes>) {
+        let player = self.shared.prefix.rsplit('/').next().unwrap_or_default();
+        self.shared.state(&homeassistant::topic(player), payload.into());
     }
 
     /// Answers a command. Kept until the broker can be reached; of 256 waiting the oldest goes.

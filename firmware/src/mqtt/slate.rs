@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use jukebox_core::homeassistant::PREFIX;
 use rumqttc::ManualAck;
 use tokio::sync::{Notify, watch};
 
@@ -166,6 +167,17 @@ impl Shared {
         let taken = slate.said_online && rival.is_some() && rival != slate.rival;
         slate.rival = rival;
         taken
+    }
+
+    /// Whether Home Assistant is told about the player.
+    pub(super) fn describes(&self) -> bool {
+        self.lock().state.keys().any(|topic| topic.starts_with(PREFIX))
+    }
+
+    /// Home Assistant has started: it is told again.
+    pub(super) fn describe_again(&self) {
+        self.lock().state.iter_mut().filter(|(topic, _)| topic.starts_with(PREFIX)).for_each(|(_, r)| r.due = true);
+        self.wake.notify_one();
     }
 
     /// State that is still to be said.

@@ -10,6 +10,7 @@ use std::num::NonZeroU32;
 
 use aws_lc_rs::{pbkdf2, rand};
 use data_encoding::BASE64;
+use jukebox_core::homeassistant;
 use serde_json::{Value, json};
 
 use super::state::{Player, StateError};
@@ -35,12 +36,14 @@ fn role(name: &str, write: &[&str], read: &[&str]) -> Value {
     json!({ "rolename": name, "acls": write.chain(read).collect::<Vec<_>>() })
 }
 
-/// What a player may do: all below its own name, hear what is said to all of its site, answer on the site's reply topics.
+/// What a player may do: all below its own name, hear what is said to all of its site, answer on the site's reply topics,
+/// and describe itself to Home Assistant.
 fn role_of_player(player: &Player) -> Value {
     let Player { name, site, .. } = player;
     let own = format!("jukebox/1/+/{name}/#");
     let (all, reply) = (format!("jukebox/1/{site}/all/command/#"), format!("jukebox/1/{site}/reply/#"));
-    role(&format!("player-{name}"), &[&own, &reply], &[&own, &all])
+    let described = homeassistant::topic(name);
+    role(&format!("player-{name}"), &[&own, &reply, &described], &[&own, &all, homeassistant::STATUS])
 }
 
 fn role_of_bot() -> Value {

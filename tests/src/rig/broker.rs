@@ -39,7 +39,8 @@ impl Broker {
             &rules,
             format!(
                 "pattern readwrite jukebox/1/+/%u/#\npattern read jukebox/1/{site}/all/command/#\n\
-                 pattern write jukebox/1/{site}/reply/#\n\nuser bot\ntopic readwrite #\n"
+                 pattern write jukebox/1/{site}/reply/#\n\
+                 pattern write homeassistant/device/jukebox_%u/config\npattern read homeassistant/status\n\nuser bot\ntopic readwrite #\n"
             ),
         );
         let tls = ca.map_or(String::new(), |ca| {

@@ -175,8 +175,9 @@ fn text(folder: &Path, setup: &Setup, recording: &Path) -> String {
         Some(ca) => format!("ca = \"{}\"", ca.display()),
         None => "insecure = true".to_owned(),
     };
-    let mqtt =
-        broker.as_ref().map_or(String::new(), |url| format!("[mqtt]\nbroker = \"{url}\"\npassword = \"{PASSWORD}\"\n"));
+    let mqtt = broker.as_ref().map_or(String::new(), |url| {
+        format!("[mqtt]\nbroker = \"{url}\"\npassword = \"{PASSWORD}\"\nhome_assistant = true\n")
+    });
     format!(
         "[office]\nsite = \"hq\"\nplayer = \"{player}\"\norigins = {origins:?}\n{trust}\n{office}\n\
          [output]\nrecord = \"{record}\"\n{output}\n[board]\n{board}\n\

@@ -40,6 +40,7 @@ pub fn settings() -> Settings {
         loudness_lufs: -18.0,
         ahead: Span::s(1_800),
         idle_close: Span::s(600),
+        home_assistant: true,
         history_keep: Span::s(30 * 86_400),
         original_only: false,
         fallback: FallbackSettings { playlist: None, shuffle: false, when_waiting: false, when_empty: false },
@@ -370,7 +371,7 @@ impl World {
                     self.agenda.retain(|_, e| !of_it(e));
                     self.link_busy_until = self.now;
                 }
-                Output::Event { .. } | Output::Pin(_) => {}
+                Output::Event { .. } | Output::Describe { .. } | Output::Pin(_) => {}
             }
         }
         if !self.unsaved.is_empty() || !self.waiting.is_empty() {

@@ -1,0 +1,230 @@
+//! The contract as others read it: the AsyncAPI document, foreign validators, foreign clients, Home Assistant.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use jukebox_core::command::Verb;
+use jukebox_core::reason::{Code, Reason};
+use jukebox_tests::rig::broker::PASSWORD;
+use jukebox_tests::rig::house::House;
+use jukebox_tests::rig::mqtt::Message;
+use jukebox_tests::rig::music::{self, Song};
+use jukebox_tests::rig::player::Setup;
+use jukebox_tests::rig::{self, SOON, root};
+use serde_json::{Value, json};
+
+/// Holds messages against the document: what it names, or what does not fit.
+fn hold(messages: &[Message]) -> Result<Value, String> {
+    let mut python = Command::new("python3");
+    python.arg(root().join("tests/contract.py")).arg(root().join("firmware/docs/asyncapi.yaml"));
+    let mut python = python.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let lines: Vec<_> =
+        messages.iter().map(|m| json!({"topic": m.topic, "payload": m.payload}).to_string() + "\n").collect();
+    python.stdin.take().unwrap().write_all(lines.concat().as_bytes()).unwrap();
+    let out = python.wait_with_output().unwrap();
+    match out.status.success() {
+        true => Ok(serde_json::from_slice(&out.stdout).unwrap()),
+        false => Err(String::from_utf8_lossy(&out.stderr).into_owned()),
+    }
+}
+
+/// Packages of npm, of these versions, for node scripts; none where npm or its registry is not there.
+fn node(script: &str) -> Option<Command> {
+    static INSTALLED: std::sync::OnceLock<Result<PathBuf, String>> = std::sync::OnceLock::new();
+    let installed = INSTALLED.get_or_init(|| {
+        let folder = root().join("target/npm");
+        std::fs::create_dir_all(&folder).map_err(|e| e.to_string())?;
+        std::fs::write(folder.join("package.json"), "{\"private\":true}").map_err(|e| e.to_string())?;
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefer-offline", "--silent"]);
+        let out = npm.args(["@asyncapi/parser@3.6.6", "mqtt@5.16.0"]).current_dir(&folder).output();
+        let out = out.map_err(|e| format!("npm: {e}"))?;
+        if out.status.success() {
+            Ok(folder.join("node_modules"))
+        } else {
+            Err(String::from_utf8_lossy(&out.stderr).into_owned())
+        }
+    });
+    match installed {
+        Ok(modules) => {
+            let mut node = Command::new("node");
+            node.arg(root().join("tests").join(script)).env("NODE_PATH", modules);
+            Some(node)
+        }
+        Err(why) => {
+            assert!(std::env::var_os("CI").is_none(), "npm is needed: {why}");
+            eprintln!("NOT HERE: npm, or its registry: {script} was not run: {why}");
+            None
+        }
+    }
+}
+
+fn set<T: Into<String>>(all: impl IntoIterator<Item = T>) -> BTreeSet<String> {
+    all.into_iter().map(Into::into).collect()
+}
+
+fn named(all: &Value) -> BTreeSet<String> {
+    set(all.as_array().unwrap().iter().map(|v| v.as_str().unwrap()))
+}
+
+/// The kinds of events in core: what `event("..")` is called with.
+fn kinds() -> BTreeSet<String> {
+    let files = std::fs::read_dir(root().join("firmware/core/src")).unwrap();
+    let text: String = files.map(|f| std::fs::read_to_string(f.unwrap().path()).unwrap()).collect();
+    let calls = text.split(".event(\"").skip(1);
+    set(calls.map(|rest| rest.split('"').next().unwrap()))
+}
+
+#[test]
+fn the_document_names_what_the_code_knows() {
+    let names = hold(&[]).unwrap();
+    let verbs = set(Verb::ALL.map(Verb::as_str));
+    assert_eq!(named(&names["verbs"]), verbs);
+    assert_eq!(named(&names["answers"]), verbs, "what each is answered");
+    assert_eq!(named(&names["for_all"]), set(Verb::ALL.into_iter().filter(|v| v.for_all()).map(Verb::as_str)));
+    let code = |c: Code| serde_json::to_value(c).unwrap().as_str().unwrap().to_owned();
+    assert_eq!(named(&names["codes"]), set(Code::ALL.map(code)));
+    assert_eq!(named(&names["reasons"]), set(Reason::ALL.map(Reason::code)));
+    assert_eq!(named(&names["kinds"]), kinds());
+}
+
+#[test]
+fn asyncapis_own_parser_reads_it() {
+    let Some(mut node) = node("asyncapi.cjs") else { return };
+    let said = rig::run(node.arg(root().join("firmware/docs/asyncapi.yaml")));
+    assert!(said.starts_with("AsyncAPI 3.0.0: "), "{said}");
+}
+
+/// A party by clients of others over MQTT 5 and 3.1.1; all that is said fits the document.
+#[test]
+fn a_party_of_foreign_clients_fits_the_document() {
+    let house = House::with(Setup::default(), |songs| {
+        for (n, (title, seconds)) in
+            [("Waterloo", 20.0), ("Fernando", 30.0), ("Water Music", 25.0)].into_iter().enumerate()
+        {
+            let song = Song { title, seconds, seed: n as u32 + 1, ..Song::default() };
+            music::make(&songs.join(format!("{n}.flac")), &song);
+        }
+        rig::write(&songs.join("Friday night.m3u8"), "1.flac\n2.flac\n");
+    });
+    let bot = house.bot();
+    let ears = bot.listen(&["jukebox/1/hq/#", "homeassistant/#"]);
+    for version in ["5", "4"] {
+        let Some(mut node) = node("party.cjs") else { break };
+        let ca = bot.ca.clone().unwrap();
+        node.arg(bot.port.to_string()).arg(ca).arg(version).env("JUKEBOX_PASSWORD", PASSWORD);
+        let replies = rig::run(&mut node);
+        let replies: Vec<Value> = replies.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        assert_eq!(replies.len(), 12, "{replies:#?}");
+        assert!(replies.iter().all(|r| r["status"] == "ok" && r["player"] == "lobby"), "{replies:#?}");
+        assert_eq!(replies[0]["data"], json!({"added": 2, "missing": 0, "left_out": 0}));
+        assert_eq!(replies[2]["data"]["place"], 1);
+    }
+    // The rest of the verbs, by a bot in Python.
+    for (verb, text) in [
+        ("add", "fernando"),
+        ("search", "water"),
+        ("play", ""),
+        ("pause", ""),
+        ("toggle", ""),
+        ("mute", r#"{"on":true}"#),
+        ("playlists", ""),
+        ("now", ""),
+        ("health", ""),
+        ("ping", r#"{"nonce":"x"}"#),
+        ("remove", r#"{"entry":99999}"#),
+        ("skip", ""),
+    ] {
+        let reply = bot.bot(&["hq/lobby", verb, text]);
+        assert_eq!(reply["status"] == "refused", verb == "remove", "{reply}");
+    }
+    bot.publish("jukebox/1/hq/all/command/stop", "{}", &[]);
+    let mark = ears.mark();
+    assert_eq!(house.refused("dance", ""), "unknown_verb");
+    ears.wait_from(mark, SOON, "the refusal", |m| m.topic.ends_with("/event/refused"));
+
+    let all: Vec<_> = ears.messages().into_iter().filter(|m| m.topic.starts_with("jukebox/")).collect();
+    // What a bot said wrongly on purpose, and the player's ping to itself.
+    let all: Vec<_> = all.into_iter().filter(|m| !m.topic.ends_with("/dance") && !m.payload.is_empty()).collect();
+    assert!(all.len() > 60, "{}", all.len());
+    if let Err(why) = hold(&all) {
+        panic!("{why}");
+    }
+    // The check can fail: a field too few, one too many, a value of another kind.
+    let now = all.iter().rfind(|m| m.topic.ends_with("/now")).unwrap().clone();
+    for (field, value) in [("state", Value::Null), ("colour", json!("red")), ("position_ms", json!("1"))] {
+        let mut payload = now.json();
+        payload[field] = value;
+        let bad = Message { payload: payload.to_string(), ..now.clone() };
+        assert!(hold(&[bad]).unwrap_err().contains(field));
+    }
+    home_assistant_knows_every_key(&house);
+}
+
+/// Keys of device discovery: <https://www.home-assistant.io/integrations/mqtt/#device-discovery-payload>, and for each
+/// platform the page `https://www.home-assistant.io/integrations/PLATFORM.mqtt/` (read in 2026).
+const SHARED: [&str; 5] = ["device", "origin", "components", "availability_topic", "qos"];
+const DEVICE: [&str; 6] = ["identifiers", "name", "manufacturer", "model", "sw_version", "serial_number"];
+const ORIGIN: [&str; 3] = ["name", "sw_version", "support_url"];
+/// Of every entity.
+const ENTITY: [&str; 6] = ["platform", "unique_id", "name", "icon", "entity_category", "device_class"];
+/// Platform: keys that it must have, keys that it may have.
+const PLATFORMS: [(&str, &[&str], &[&str]); 8] = [
+    ("button", &["command_topic"], &["payload_press", "command_template"]),
+    (
+        "number",
+        &["command_topic"],
+        &["state_topic", "min", "max", "step", "unit_of_measurement", "value_template", "mode"],
+    ),
+    ("switch", &["command_topic"], &["state_topic", "payload_on", "payload_off", "state_on", "state_off"]),
+    ("select", &["command_topic", "options"], &["command_template", "state_topic", "value_template"]),
+    ("text", &["command_topic"], &["command_template", "min", "max", "mode", "pattern", "state_topic"]),
+    ("sensor", &["state_topic"], &["value_template", "options", "state_class", "unit_of_measurement"]),
+    ("binary_sensor", &["state_topic"], &["value_template", "payload_on", "payload_off"]),
+    ("event", &["state_topic", "event_types"], &["value_template"]),
+];
+
+fn home_assistant_knows_every_key(house: &House) {
+    let bot = house.bot();
+    // A listener that comes later gets it, because it is retained.
+    let ears = bot.listen(&["homeassistant/#"]);
+    let topic = "homeassistant/device/jukebox_lobby/config";
+    // The first description had no playlists yet.
+    let described = ears.wait("the description", |m| m.topic == topic && m.payload.contains("friday-night"));
+    assert!(described.retained);
+    let all = described.json();
+    let keys = |v: &Value| set(v.as_object().unwrap().keys().cloned());
+    assert!(keys(&all).is_subset(&set(SHARED)), "{:?}", keys(&all));
+    assert!(keys(&all["device"]).is_subset(&set(DEVICE)) && keys(&all["origin"]).is_subset(&set(ORIGIN)));
+    assert_eq!(all["origin"]["name"], "jukebox", "required");
+    let mut platforms = BTreeSet::new();
+    for (id, part) in all["components"].as_object().unwrap() {
+        let platform = part["platform"].as_str().unwrap();
+        let (_, must, may) = PLATFORMS.iter().find(|p| p.0 == platform).unwrap_or_else(|| panic!("{platform}"));
+        let known = set(ENTITY.iter().chain(*must).chain(*may).copied());
+        assert!(keys(part).is_subset(&known), "{id}: {:?}", keys(part).difference(&known));
+        assert!(set(must.iter().copied()).is_subset(&keys(part)), "{id} must have {must:?}");
+        assert_eq!(part["unique_id"], format!("jukebox_lobby_{id}"));
+        platforms.insert(platform.to_owned());
+        // What it is to do is something that the player understands; what it is to hear is something that is said.
+        if let Some(command) = part["command_topic"].as_str() {
+            let verb = command.strip_prefix("jukebox/1/hq/lobby/command/").unwrap();
+            assert!(Verb::parse(verb).is_some(), "{verb}");
+        }
+        if let Some(state) = part["state_topic"].as_str().filter(|s| !s.ends_with("/event/button")) {
+            bot.listen(&[state]).wait("what the sensor hears", |m| m.topic == state);
+        }
+    }
+    assert_eq!(platforms, set(PLATFORMS.map(|p| p.0)));
+    assert_eq!(all["components"]["playlist"]["options"], json!(["friday-night"]));
+    // What a button says is understood.
+    let press = all["components"]["previous"]["payload_press"].as_str().unwrap();
+    assert_eq!(house.ask("previous", press)["status"], "ok");
+    // Home Assistant starts: it is told again.
+    let mark = ears.mark();
+    bot.publish("homeassistant/status", "online", &[]);
+    ears.wait_from(mark, SOON, "the description again", |m| m.topic == topic);
+}
