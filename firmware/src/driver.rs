@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use jukebox_core::exchange::{Incoming, Input, Output, Source, Topic};
+use jukebox_core::heal::Step;
 use jukebox_core::jukebox::Jukebox;
 use jukebox_core::sound::Report;
 use jukebox_core::time::{Instant, Span};
@@ -29,6 +30,8 @@ const INBOX: usize = 1_024;
 const BATCH: usize = 64;
 /// The whole stop: last writes, fade, goodbye; systemd kills after 5 s.
 const STOP_WITHIN: Duration = Duration::from_millis(1_500);
+/// The same for a player that is mute and has to be back soon.
+const STOP_MUTE_WITHIN: Duration = Duration::from_millis(400);
 /// The part of it that a slow card may take before the fade begins.
 const SAVE_WITHIN: Duration = Duration::from_millis(1_000);
 
@@ -74,6 +77,7 @@ pub fn run(config: &Config, args: &RunArgs) -> anyhow::Result<()> {
             now_json: String::new(),
             reached: true,
             ending: false,
+            mute: false,
         };
         driver.run(news).await
     });
@@ -100,6 +104,8 @@ struct Driver {
     /// What the last probe said.
     reached: bool,
     ending: bool,
+    /// It ends because it does not sound.
+    mute: bool,
 }
 
 impl Driver {
@@ -124,16 +130,20 @@ impl Driver {
                 self.take(more);
             }
             systemd.status(&self.jukebox.sentence());
-            systemd.turned(self.parts.audio.heard().music_frames, self.jukebox.should_move());
+            systemd.turned(self.parts.heard().music_frames, self.jukebox.should_move());
         }
         systemd.stopping();
+        let mute = self.mute;
         self.stop(news).await;
+        anyhow::ensure!(!mute, "no frame leaves the DAC, and nothing helped");
         Ok(())
     }
 
     /// Fades out, saves, says goodbye: within [`STOP_WITHIN`], whatever the card and the broker do.
     async fn stop(mut self, mut news: mpsc::Receiver<News>) {
-        let deadline = std::time::Instant::now() + STOP_WITHIN;
+        // A sound path that hangs is not waited for.
+        let within = if self.mute { STOP_MUTE_WITHIN } else { STOP_WITHIN };
+        let deadline = std::time::Instant::now() + within;
         self.listen();
         self.handle(Input::Shutdown);
         let last = self.ticket;
@@ -146,7 +156,7 @@ impl Driver {
                 }
             }
         };
-        if timeout(SAVE_WITHIN, saved).await.is_err() {
+        if timeout(SAVE_WITHIN.min(within), saved).await.is_err() {
             tracing::warn!("the card did not take the last changes in time");
         }
         // From here on nobody takes news: without this a thread that has some would wait for ever, and we for the thread.
@@ -161,7 +171,7 @@ impl Driver {
     /// Decisions see where the sound is: a fresh look goes first.
     fn listen(&mut self) {
         if self.jukebox.listens() {
-            let heard = self.parts.audio.heard();
+            let heard = self.parts.heard();
             self.handle(Input::Heard(heard));
         }
     }
@@ -197,6 +207,26 @@ impl Driver {
     fn handle(&mut self, input: Input) {
         self.jukebox.handle_input(self.now(), input);
         self.dispatch();
+    }
+
+    /// Frames stand still although they should not.
+    fn heal(&mut self, step: Step) {
+        match step {
+            Step::Reopen => {
+                tracing::error!("no frame leaves the DAC: the output is opened again");
+                self.parts.audio.reopen();
+            }
+            Step::Restart => {
+                tracing::error!("no frame leaves the DAC: the sound path is started anew");
+                if let Err(e) = self.parts.restart_audio() {
+                    tracing::error!("{e:#}");
+                }
+            }
+            Step::Exit => {
+                tracing::error!("no frame leaves the DAC: the process ends, to be started anew");
+                (self.ending, self.mute) = (true, true);
+            }
+        }
     }
 
     /// Carries out what the core wants.
@@ -242,6 +272,7 @@ impl Driver {
                     }
                 }
                 Output::Show(view) => self.parts.show(*view),
+                Output::Heal(step) => self.heal(step),
             }
         }
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Change, KnownLibrary};
 use crate::gesture::Edge;
+use crate::heal::Step;
 use crate::library::{Digest, Row, TrackId};
 use crate::link::Sample;
 use crate::planner::{Arrival, Wish};
@@ -364,4 +365,6 @@ pub enum Output {
     },
     /// For the panel.
     Show(Box<View>),
+    /// Frames stand still: mend the sound path. After [`Step::Restart`] everything is ordered anew.
+    Heal(Step),
 }

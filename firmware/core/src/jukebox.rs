@@ -16,6 +16,7 @@ use crate::event::Outbox;
 use crate::exchange::{Catalogue, Input, Output, Settings, Source, Vitals};
 use crate::fallback::{Fallback, is_fallback};
 use crate::gesture::Gestures;
+use crate::heal::Healer;
 use crate::history::{History, Play};
 use crate::ledger::SAVE_AFTER;
 use crate::library::TrackId;
@@ -92,6 +93,7 @@ pub struct Jukebox {
     pub(crate) notice: Option<(Notice, Instant)>,
     pub(crate) allowance: Allowance,
     pub(crate) told: crate::tell::Told,
+    pub(crate) healer: Healer,
     /// Bytes that came over the link for nothing.
     pub(crate) wasted: u64,
     pub(crate) outbox: Outbox,
@@ -192,6 +194,7 @@ impl Jukebox {
             notice: None,
             allowance: Allowance { left: 50_000, at: now },
             told: crate::tell::Told::default(),
+            healer: Healer::default(),
             wasted: 0,
             outbox: saved.outbox,
             event_seq: 0,
@@ -249,6 +252,7 @@ impl Jukebox {
                 let line = if self.fallback.on.is_some() { &self.fallback.list } else { &self.queue };
                 let happened = self.playback.hear(self.now, h, line);
                 happened.into_iter().for_each(|h| self.happened(h));
+                self.heal(h.music_frames);
             }
             Input::Report(r) => self.report(r),
             Input::Link { up } => self.probed(up),
@@ -312,15 +316,6 @@ impl Jukebox {
     /// Whether a fresh [`Input::Heard`] is wanted before every other input.
     pub fn listens(&self) -> bool {
         self.playback.intent() != Intent::Stopped && !self.line().is_empty()
-    }
-
-    /// Whether music should leave the DAC just now, with everything there that it takes: then a count of frames that stands
-    /// still is a fault of ours.
-    pub fn should_move(&self) -> bool {
-        let output = !matches!(self.playback.output_state(), OutputState::Missing { .. });
-        let at = self.playback.position(self.line());
-        let here = self.line().current().is_some_and(|e| self.planner.level(e.id, at).0 > Span(0));
-        self.playback.intent() == Intent::Playing && output && here
     }
 
     /// What the player does.
@@ -657,7 +652,7 @@ impl Jukebox {
         }
     }
 
-    fn order_volume(&mut self, ramp_ms: u32) {
+    pub(crate) fn order_volume(&mut self, ramp_ms: u32) {
         let share = f32::from(self.volume) / 100.0;
         let factor = if self.muted { 0.0 } else { share * share * share };
         self.out.push_back(Output::Order(Order::Volume { factor, ramp_ms }));

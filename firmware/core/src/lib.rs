@@ -13,6 +13,7 @@ pub mod event;
 pub mod exchange;
 pub mod fallback;
 pub mod gesture;
+pub mod heal;
 pub mod history;
 pub mod homeassistant;
 pub mod jukebox;

@@ -263,6 +263,18 @@ impl Playback {
         self.last = entry;
     }
 
+    /// The audio threads are new: what was given, and what they were told, is given again, from `at` on.
+    pub fn give_again(&mut self, at: Frames) {
+        self.output = OutputState::Closed;
+        self.rewind(at, false);
+        self.orders.push(Order::Pause(self.held));
+    }
+
+    /// Whether the audio threads have something that they should play.
+    pub fn has_given(&self) -> bool {
+        !self.given.is_empty() || self.heard.ring_ms > 0
+    }
+
     /// Takes back what was given beyond the entry `keep`, because the queue behind it changed. False: it is in the ring
     /// already, and only a new generation helps.
     pub fn take_back(&mut self, keep: EntryId) -> bool {

@@ -155,6 +155,7 @@ where
                 self.closing = false;
                 self.line.want_again();
             }
+            Job::Reopen => self.line.reopen(),
             Job::End => {}
         }
     }

@@ -25,6 +25,8 @@ pub(crate) enum Job {
     Close,
     /// A pause ended.
     Resume,
+    /// The device is closed and opened again.
+    Reopen,
     End,
 }
 
@@ -43,7 +45,7 @@ impl Inbox {
             }
             Job::Flush { generation, .. } => jobs.retain(|j| match j {
                 Job::Play(p) => p.generation >= *generation,
-                Job::End => true,
+                Job::End | Job::Reopen => true,
                 Job::Flush { .. } | Job::Forget { .. } | Job::Close | Job::Resume => false,
             }),
             Job::Forget { seq } => {
@@ -58,6 +60,7 @@ impl Inbox {
             }
             Job::Close => jobs.retain(|j| !matches!(j, Job::Close)),
             Job::Resume => jobs.retain(|j| !matches!(j, Job::Close | Job::Resume)),
+            Job::Reopen => jobs.retain(|j| !matches!(j, Job::Reopen)),
             Job::End => {}
         }
         jobs.push_back(job);

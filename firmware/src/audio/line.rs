@@ -178,6 +178,14 @@ impl Line {
         }
     }
 
+    /// Closes the device and wants it again at once.
+    pub(crate) fn reopen(&mut self) {
+        let Some(rate) = self.output.as_ref().map(Output::rate) else { return };
+        self.close();
+        self.wanted = Some(rate);
+        self.retry = Instant::now();
+    }
+
     /// Closes the device on purpose, and says so.
     pub(crate) fn shut(&mut self) {
         let was = self.output.is_some() || self.missing;

@@ -21,6 +21,7 @@ pub mod stream;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::thread::JoinHandle;
 
@@ -68,6 +69,8 @@ pub struct Audio {
     inbox: Arc<Inbox>,
     shared: Shared,
     thread: Option<JoinHandle<()>>,
+    /// Given up: what it reports is nobody's.
+    void: Arc<AtomicBool>,
 }
 
 impl Audio {
@@ -86,6 +89,13 @@ impl Audio {
     ) -> io::Result<Self> {
         let (inbox, shared) = (Arc::new(Inbox::default()), Shared::new());
         let (jobs, both) = (inbox.clone(), shared.clone());
+        let void = Arc::new(AtomicBool::new(false));
+        let is_void = void.clone();
+        let tell = move |report| {
+            if !is_void.load(Relaxed) {
+                tell(report);
+            }
+        };
         let thread = std::thread::Builder::new().name("decoder".into()).stack_size(STACK).spawn(move || {
             let run = AssertUnwindSafe(|| Decoder::new(settings, jobs, both, read, tell).run());
             if catch_unwind(run).is_err() {
@@ -93,7 +103,7 @@ impl Audio {
                 std::process::exit(PANICKED);
             }
         })?;
-        Ok(Self { inbox, shared, thread: Some(thread) })
+        Ok(Self { inbox, shared, thread: Some(thread), void })
     }
 
     /// Gives an order. Never blocks; pause and volume act within a period.
@@ -123,6 +133,19 @@ impl Audio {
         };
         self.inbox.put(job);
         self.shared.wake.ring();
+    }
+
+    /// Closes the device and opens it again; what was not heard plays on.
+    pub fn reopen(&self) {
+        self.inbox.put(Job::Reopen);
+        self.shared.wake.ring();
+    }
+
+    /// Lets go of a sound path that may hang, without waiting for it. It reports nothing more, and when it comes to itself
+    /// it ends.
+    pub fn abandon(mut self) {
+        self.void.store(true, Relaxed);
+        self.thread = None;
     }
 
     /// Where the sound is. Cheap: reads a few atomics.

@@ -17,6 +17,7 @@ use jukebox_core::library::{Digest, TrackId};
 use jukebox_core::link::Sample;
 use jukebox_core::planner::Wish;
 use jukebox_core::reason::Reason;
+use jukebox_core::sound::Heard;
 use jukebox_core::time::{Instant as CoreInstant, Span};
 use jukebox_core::view::View;
 use jukebox_core::wire::Origin;
@@ -32,7 +33,7 @@ use crate::dial::Dialer;
 use crate::fetch::{Fetcher, Meter, OriginState, Want, chance};
 use crate::mqtt::Mqtt;
 use crate::socket::{self, Socket};
-use crate::store::{Limits, Store};
+use crate::store::{Limits, Objects, Store};
 use crate::systemd::End;
 use crate::{clock, mqtt};
 
@@ -54,6 +55,9 @@ pub(super) struct Parts {
     pub(super) began: Instant,
     pub(super) site: String,
     pub(super) audio: Audio,
+    sound: audio::Settings,
+    /// Counts of sound paths that were given up.
+    before: Heard,
     pub(super) store: Store,
     pub(super) mqtt: Option<Mqtt>,
     pub(super) view: View,
@@ -97,15 +101,8 @@ impl Parts {
             |_| {},
         )?;
 
-        let tell = inbox.clone();
-        let audio = Audio::start(
-            audio_settings(config)?,
-            move |d| objects.read(d),
-            move |report| {
-                let _ = tell.blocking_send(News::Input(Input::Report(report)));
-            },
-        )
-        .context("the decoder thread does not start")?;
+        let sound = audio_settings(config)?;
+        let audio = start_audio(&sound, &objects, &inbox)?;
 
         let saved = Saved::load(found.rows);
         for key in &saved.rejected {
@@ -129,6 +126,8 @@ impl Parts {
             began,
             site: config.office.site.clone(),
             audio,
+            sound,
+            before: Heard::default(),
             store,
             mqtt,
             view: View::default(),
@@ -170,6 +169,25 @@ impl Parts {
         if join.is_err() || tokio::time::timeout_at(deadline.into(), all).await.is_err() {
             tracing::warn!("not everything stopped in time");
         }
+    }
+
+    /// Where the sound is; counts are the process's.
+    pub(super) fn heard(&self) -> Heard {
+        let (now, before) = (self.audio.heard(), &self.before);
+        Heard {
+            music_frames: before.music_frames + now.music_frames,
+            underrun_frames: before.underrun_frames + now.underrun_frames,
+            xruns: before.xruns + now.xruns,
+            ..now
+        }
+    }
+
+    /// Gives the sound path up, hanging or not, and starts another.
+    pub(super) fn restart_audio(&mut self) -> anyhow::Result<()> {
+        self.before = self.heard();
+        let new = start_audio(&self.sound, &self.store.objects(), &self.inbox)?;
+        std::mem::replace(&mut self.audio, new).abandon();
+        Ok(())
     }
 
     /// Removes an object that is torn; a fetch of it that is asked for after this one comes after this one.
@@ -380,6 +398,15 @@ fn outcome(state: &mut exchange::Catalogue, refreshed: Result<Refreshed, Refresh
             }
         }
     }
+}
+
+fn start_audio(settings: &audio::Settings, objects: &Objects, inbox: &mpsc::Sender<News>) -> anyhow::Result<Audio> {
+    let (objects, tell) = (objects.clone(), inbox.clone());
+    let read = move |d: &Digest| objects.read(d);
+    let tell = move |report| {
+        let _ = tell.blocking_send(News::Input(Input::Report(report)));
+    };
+    Audio::start(settings.clone(), read, tell).context("the decoder thread does not start")
 }
 
 fn audio_settings(config: &Config) -> anyhow::Result<audio::Settings> {

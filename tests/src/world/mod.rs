@@ -371,7 +371,8 @@ impl World {
                     self.agenda.retain(|_, e| !of_it(e));
                     self.link_busy_until = self.now;
                 }
-                Output::Event { .. } | Output::Describe { .. } | Output::Pin(_) => {}
+                // The simulated DAC has nothing that could be mended.
+                Output::Event { .. } | Output::Describe { .. } | Output::Pin(_) | Output::Heal(_) => {}
             }
         }
         if !self.unsaved.is_empty() || !self.waiting.is_empty() {
