@@ -186,7 +186,7 @@ fn silence_is_told_once_it_is_over_with_its_reason() {
     w.pass(Span::s(30));
     let told: Vec<_> = w.events.iter().filter(|e| e.0 == "silence").map(|e| e.1.clone()).collect();
     let last = told.last().unwrap();
-    assert_eq!(last["reason"], "timeout", "{told:?}");
+    assert_eq!(last["reason"]["code"], "timeout", "{told:?}");
     let all: f64 = told.iter().map(|e| e["ms"].as_f64().unwrap() / 1_000.0).sum();
     let counted = silence(&mut w);
     assert!((all - counted).abs() < 0.1 && counted > 200.0, "told {all}, counted {counted}");

@@ -314,7 +314,7 @@ impl Jukebox {
 
     fn fallback_event(&mut self, on: bool) {
         let waiting = self.fallback.on.and_then(|w| w.entry);
-        let facts = json!({"on": on, "entry": waiting.map(|w| w.0), "reason": waiting.map(|w| w.1.code())});
+        let facts = json!({"on": on, "entry": waiting.map(|w| w.0), "reason": waiting.map(|w| w.1.told())});
         self.event("fallback", facts);
     }
 
@@ -348,7 +348,7 @@ impl Jukebox {
         let current = self.fallback.list.current().is_some_and(|e| e.id == id) && self.fallback.on.is_some();
         let track = self.fallback.list.find(id).map(|(_, e)| e.track);
         let fed = self.playback.is_fed(id);
-        let why = reason.map(|r| json!({"code": r.code(), "text": r.text()}));
+        let why = reason.map(Reason::told);
         self.event("skipped", json!({"entry": null, "source": "fallback", "track": track, "by": by, "reason": why}));
         self.fallback_turns(id, reason.is_some());
         if self.fallback.list.is_empty() {

@@ -106,7 +106,7 @@ pub struct Jukebox {
     pub(crate) rebuffer_since: Option<Instant>,
     /// Unplanned silence that was told, and why there is more, if there is.
     pub(crate) silence_told: Span,
-    pub(crate) silent_for: Option<Option<&'static str>>,
+    pub(crate) silent_for: Option<Option<Reason>>,
     pub(crate) was_link: crate::view::Grade,
     /// Frames were looked at in the last turn.
     pub(crate) listened: bool,
@@ -449,7 +449,7 @@ impl Jukebox {
         }
         let Some(entry) = self.queue.remove(id) else { return };
         self.changes.forget_entry(id);
-        let why = reason.map(|r| json!({"code": r.code(), "text": r.text()}));
+        let why = reason.map(Reason::told);
         self.event("skipped", json!({"entry": id, "track": entry.track, "by": by, "reason": why}));
         if let Some(reason) = reason {
             let word = Notice::Word { headline: "Skipped", title: entry.title, detail: reason.short() };
@@ -571,14 +571,14 @@ impl Jukebox {
     fn silence_event(&mut self) {
         let silence = self.playback.silence();
         if self.silent_for.is_none() && silence > self.silence_told {
-            self.silent_for = Some(self.reason().map(|r| r.0.code()));
+            self.silent_for = Some(self.reason().map(|r| r.0));
         }
         if !matches!(self.state(), State::Buffering | State::NoOutput)
             && let Some(reason) = self.silent_for.take()
         {
             let ms = silence.as_ms() - self.silence_told.as_ms();
             self.silence_told = silence;
-            self.event("silence", json!({"ms": ms, "reason": reason}));
+            self.event("silence", json!({"ms": ms, "reason": reason.map(Reason::told)}));
         }
     }
 

@@ -168,6 +168,11 @@ impl Reason {
         }
     }
 
+    /// As events and replies carry it.
+    pub fn told(self) -> serde_json::Value {
+        serde_json::json!({"code": self.code(), "text": self.text()})
+    }
+
     /// Its public code.
     pub const fn code(self) -> &'static str {
         self.row().0
