@@ -5,6 +5,7 @@
 
 pub mod buttons;
 mod dither;
+pub mod gpio;
 pub mod output;
 pub mod panel;
 pub mod profile;

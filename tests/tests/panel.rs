@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use jukebox_board::buttons::{Key, Keyboard};
 use jukebox_board::panel::png::picture;
-use jukebox_board::panel::{Panel, PanelHandle, Terminal};
+use jukebox_board::panel::{Look, Panel, PanelHandle, Terminal};
 use jukebox_board::profile::Screen;
 use jukebox_core::view::{Grade, Icon, Progress, Strip, Text, View, VolumeOverlay};
 
@@ -267,7 +267,7 @@ fn screens_look_as_they_did() {
     for (name, view) in screens() {
         for (kind, screen) in [("oled", Screen::Oled), ("lcd", Screen::Lcd)] {
             let path = folder.join(format!("{name}.{kind}.png"));
-            let drawn = picture(screen, &view, 0).unwrap();
+            let drawn = picture(screen, &view, &Look::default()).unwrap();
             if bless {
                 fs::write(&path, &drawn).unwrap();
             }

@@ -6,16 +6,60 @@
 //! one line each is too much, artist and detail take turns. On the OLED the strip stands beside the headline, and what finds no
 //! room there is left out, the volume first.
 //!
-//! State is told by picture and word; colour only repeats it.
+//! State is told by picture and word; colour only repeats it. Every minute all of it moves by a pixel, so that nothing burns in.
+//! On the LCD the cover stands to the left of title and artist.
 
+use std::sync::Arc;
+
+use embedded_graphics::pixelcolor::raw::RawU16;
 use embedded_graphics::pixelcolor::{BinaryColor, Rgb565};
 use embedded_graphics::prelude::*;
 use embedded_graphics::primitives::Rectangle;
+use jukebox_core::library::Digest;
 use jukebox_core::view::{Grade, Icon, Progress, Strip, View, VolumeOverlay};
 
 use super::bitmap::Bitmap;
 use super::font::{self, Pen};
 use super::icons;
+
+/// A side of the cover, in pixels.
+pub const COVER_SIDE: u32 = 96;
+
+/// A cover, ready to be shown: [`COVER_SIDE`] by [`COVER_SIDE`] pixels.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Cover {
+    /// Of which object: the view names it.
+    pub digest: Digest,
+    /// RGB565, row after row.
+    pub pixels: Vec<u16>,
+}
+
+impl std::fmt::Debug for Cover {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Cover({})", self.digest)
+    }
+}
+
+/// How a view is shown just now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Look {
+    /// Which page of what does not fit.
+    pub beat: u32,
+    /// How often all was moved by a pixel.
+    pub shift: u32,
+    /// Whether it is night.
+    pub dim: bool,
+    /// The cover, once it is here.
+    pub cover: Option<Arc<Cover>>,
+}
+
+impl Look {
+    /// Where everything stands: within two columns and one row, so that the small panel loses its top row at most.
+    fn offset(&self) -> Point {
+        let x = [0, 1, 2, 1][self.shift as usize % 4];
+        Point::new(x, -i32::from(self.shift / 4 % 2 == 1))
+    }
+}
 
 /// Colours and sizes of a kind of panel.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +68,8 @@ pub struct Style<C> {
     pub size: Size,
     /// How often fonts and icons are doubled.
     doublings: u8,
+    /// Columns at the right that are free for moving.
+    slack: i32,
     /// Free pixels at the edges and around the headline's band.
     margin: i32,
     /// Whether the headline stands on a band of its mood's colour.
@@ -39,6 +85,8 @@ pub struct Style<C> {
     calm: C,
     attention: C,
     trouble: C,
+    /// A pixel of the cover (RGB565) in its colour; none: no cover.
+    cover: Option<fn(u16) -> C>,
 }
 
 impl<C: Copy> Style<C> {
@@ -46,12 +94,18 @@ impl<C: Copy> Style<C> {
     pub fn ground(&self) -> C {
         self.ground
     }
+
+    /// Columns that are drawn on.
+    fn width(&self) -> i32 {
+        self.size.width as i32 - self.slack
+    }
 }
 
 /// SSD1306 and its kin: 128 by 64, one bit.
 pub const OLED: Style<BinaryColor> = Style {
     size: Size::new(128, 64),
     doublings: 0,
+    slack: 2,
     margin: 0,
     band: false,
     ground: BinaryColor::Off,
@@ -62,12 +116,14 @@ pub const OLED: Style<BinaryColor> = Style {
     calm: BinaryColor::On,
     attention: BinaryColor::On,
     trouble: BinaryColor::On,
+    cover: None,
 };
 
 /// ST7789 and its kin: 240 by 240, 16 bit.
 pub const LCD: Style<Rgb565> = Style {
     size: Size::new(240, 240),
     doublings: 1,
+    slack: 0,
     margin: 5,
     band: true,
     ground: rgb(0x0e, 0x12, 0x18),
@@ -78,23 +134,57 @@ pub const LCD: Style<Rgb565> = Style {
     calm: rgb(0x78, 0xb8, 0xf0),
     attention: rgb(0xf8, 0xc0, 0x40),
     trouble: rgb(0xff, 0x80, 0x68),
+    cover: Some(|pixel| Rgb565::from(RawU16::new(pixel))),
 };
+
+/// The same at night: a quarter of the light, and still readable.
+pub const LCD_NIGHT: Style<Rgb565> = Style {
+    ground: rgb(0, 0, 0),
+    text: rgb(0x88, 0x88, 0x88),
+    quiet: rgb(0x80, 0x80, 0x80),
+    faint: rgb(0x20, 0x24, 0x28),
+    playing: rgb(0x30, 0x88, 0x58),
+    calm: rgb(0x50, 0x80, 0xa8),
+    attention: rgb(0xa8, 0x80, 0x28),
+    trouble: rgb(0xb8, 0x60, 0x50),
+    // Half of each colour's bits: a quarter of the light.
+    cover: Some(|pixel| Rgb565::from(RawU16::new(pixel >> 1 & 0b01111_011111_01111))),
+    ..LCD
+};
+
+/// The LCD's style by day, or at night.
+pub fn lcd(dim: bool) -> &'static Style<Rgb565> {
+    if dim { &LCD_NIGHT } else { &LCD }
+}
 
 const fn rgb(r: u8, g: u8, b: u8) -> Rgb565 {
     Rgb565::new(r >> 3, g >> 2, b >> 3)
 }
 
 /// Draws `view` on `target`. Returns whether a part of it is shown page by page, so that the next beat looks different.
-pub fn draw<D: DrawTarget>(view: &View, beat: u32, style: &Style<D::Color>, target: &mut D) -> Result<bool, D::Error> {
+pub fn draw<D: DrawTarget>(
+    view: &View,
+    look: &Look,
+    style: &Style<D::Color>,
+    target: &mut D,
+) -> Result<bool, D::Error> {
     target.clear(style.ground)?;
-    Page { style, beat, paged: false, target }.draw(view)
+    let cover = look.cover.as_deref().filter(|c| view.cover == Some(c.digest) && c.pixels.len() == COVER_PIXELS);
+    let cover = cover.filter(|_| view.overlay.is_none()).zip(style.cover);
+    let target = &mut target.translated(look.offset());
+    Page { style, beat: look.beat, paged: false, indent: 0, cover, target }.draw(view)
 }
+
+const COVER_PIXELS: usize = (COVER_SIDE * COVER_SIDE) as usize;
 
 /// A page being drawn.
 struct Page<'a, D: DrawTarget> {
     style: &'a Style<D::Color>,
     beat: u32,
     paged: bool,
+    /// Columns at the left that the cover takes from title and artist.
+    indent: i32,
+    cover: Option<(&'a Cover, fn(u16) -> D::Color)>,
     target: &'a mut D,
 }
 
@@ -123,14 +213,36 @@ impl<D: DrawTarget> Page<'_, D> {
         if let (Some(strip), true) = (view.strip, self.style.band) {
             bottom = self.strip_row(strip)?;
         }
-        let progress = if view.progress.is_some() { self.body(self.style.quiet).line_height() } else { 0 };
-        let room = bottom - top - progress;
-        let [title, artist, detail] = self.fit([&title, &artist, &detail], room);
+        let line = self.body(self.style.quiet).line_height();
+        let room = bottom - top - if view.progress.is_some() { line } else { 0 };
+        let foot = room - COVER_SIDE as i32 - 2 * self.style.margin;
+        let (title, artist, detail, top) = match self.cover.filter(|_| foot >= line) {
+            Some((cover, colour)) => {
+                let at = Point::new(self.style.margin, top + self.style.margin);
+                let area = Rectangle::new(at, Size::new_equal(COVER_SIDE));
+                self.target.fill_contiguous(&area, cover.pixels.iter().map(|pixel| colour(*pixel)))?;
+                self.indent = COVER_SIDE as i32 + self.style.margin;
+                let [title, artist, _] = self.fit([&title, &artist, ""], COVER_SIDE as i32);
+                let indent = std::mem::take(&mut self.indent);
+                let detail = self.fit_more(self.body(self.style.quiet), &detail, self.beat, &mut (foot - line));
+                self.indent = indent;
+                (title, artist, detail, at.y)
+            }
+            None => {
+                let [title, artist, detail] = self.fit([&title, &artist, &detail], room);
+                (title, artist, detail, top)
+            }
+        };
+        let indent = std::mem::take(&mut self.indent);
         bottom -= detail.height();
         self.write(&detail, bottom)?;
         if let Some(progress) = view.progress {
-            bottom -= self.body(self.style.quiet).line_height();
+            bottom -= line;
             self.progress(progress, self.mood(view.icon), bottom)?;
+        }
+        self.indent = indent;
+        if indent > 0 {
+            bottom = top + COVER_SIDE as i32;
         }
         // What room remains is shared: a little above and below the title, the rest below the artist.
         let spare = (bottom - top - title.height() - artist.height()).max(0);
@@ -165,7 +277,7 @@ impl<D: DrawTarget> Page<'_, D> {
 
     /// Columns of `pen` between the margins.
     fn columns(&self, pen: &Pen<D::Color>) -> usize {
-        ((self.style.size.width as i32 - 2 * self.style.margin) / pen.column()).max(1) as usize
+        ((self.style.width() - self.indent - 2 * self.style.margin) / pen.column()).max(1) as usize
     }
 
     /// `text` in at most `rows` lines; what does not fit is paged.
@@ -225,7 +337,7 @@ impl<D: DrawTarget> Page<'_, D> {
     }
 
     fn write(&mut self, block: &Block<D::Color>, top: i32) -> Result<(), D::Error> {
-        let mut at = Point::new(self.style.margin, top);
+        let mut at = Point::new(self.style.margin + self.indent, top);
         for line in &block.lines {
             block.pen.write(line, at, self.target)?;
             at.y += block.pen.line_height();
@@ -253,7 +365,9 @@ impl<D: DrawTarget> Page<'_, D> {
         self.paged |= paged;
         let height = lines.len().max(1) as i32 * pen.line_height() + 2 * style.margin;
         if inverse {
-            self.fill(Point::zero(), style.size.width as i32, height, ground)?;
+            // To the edges, wherever everything has moved.
+            let (beyond, width) = (2, style.size.width as i32);
+            self.fill(Point::new(-beyond, -beyond), width + 2 * beyond, height + beyond, ground)?;
         }
         let mut at = Point::new(style.margin, style.margin);
         icon.draw(at, ink, ground, self.target)?;
@@ -274,7 +388,7 @@ impl<D: DrawTarget> Page<'_, D> {
         let (style, pen) = (self.style, self.body(self.style.quiet));
         let (at, of) = (progress.at_s.min(progress.of_s), progress.of_s);
         let (left, right) = (clock(progress.at_s), clock(of));
-        let (start, end) = (style.margin, style.size.width as i32 - style.margin);
+        let (start, end) = (style.margin, style.width() - style.margin);
         let from = pen.write(&left, Point::new(start, top), self.target)?.x + self.pixels(3);
         let to = end - pen.width(&right);
         pen.write(&right, Point::new(to, top), self.target)?;
@@ -299,10 +413,10 @@ impl<D: DrawTarget> Page<'_, D> {
         let pen = self.body(style.quiet);
         let top = style.size.height as i32 - style.margin / 2 - pen.line_height();
         let rule = top - self.pixels(2);
-        self.fill(Point::new(0, rule), style.size.width as i32, self.pixels(1) / 2, style.faint)?;
+        self.fill(Point::new(-2, rule), style.width() + 4, self.pixels(1) / 2, style.faint)?;
         let items = strip_items(strip);
         let used: i32 = items.iter().map(|item| self.item_width(item)).sum();
-        let gap = (style.size.width as i32 - 2 * style.margin - used) / (items.len() as i32 - 1).max(1);
+        let gap = (style.width() - 2 * style.margin - used) / (items.len() as i32 - 1).max(1);
         let mut x = style.margin;
         for item in &items {
             let ink = if item.bad { style.attention } else { style.quiet };
@@ -315,7 +429,7 @@ impl<D: DrawTarget> Page<'_, D> {
     /// As much of the strip as fits to the right of `end`, the most telling things first.
     fn strip_beside(&mut self, strip: Strip, pen: Pen<D::Color>, end: Point) -> Result<(), D::Error> {
         let mut items = strip_items(strip);
-        let (gap, edge) = (self.pixels(2), self.style.size.width as i32);
+        let (gap, edge) = (self.pixels(2), self.style.width());
         let needed = |items: &[Item]| items.iter().map(|item| self.item_width(item) + gap).sum::<i32>() - gap;
         while !items.is_empty() && needed(&items) > edge - end.x - gap {
             let least = items.iter().enumerate().min_by_key(|(_, item)| (item.bad, item.weight)).map_or(0, |(n, _)| n);
@@ -353,11 +467,11 @@ impl<D: DrawTarget> Page<'_, D> {
         let width = icon.size().width as i32 + gap + pen.width(&words);
         let height = pen.line_height() + gap + bar;
         let (x, y) =
-            (((style.size.width as i32 - width) / 2).max(0), top + (style.size.height as i32 - top - height) / 2);
+            (((style.width() - width) / 2).max(0), top + (style.size.height as i32 - top - height) / 2);
         let icon_y = y + (pen.line_height() - icon.size().height as i32) / 2;
         icon.draw(Point::new(x, icon_y), ink, style.ground, self.target)?;
         pen.write(&words, Point::new(x + icon.size().width as i32 + gap, y), self.target)?;
-        let (from, length) = (style.margin, style.size.width as i32 - 2 * style.margin);
+        let (from, length) = (style.margin, style.width() - 2 * style.margin);
         let done = if overlay.muted { 0 } else { length * i32::from(overlay.percent.min(100)) / 100 };
         self.bar(Point::new(from, y + pen.line_height() + gap), length, bar, done, style.playing)
     }
@@ -448,10 +562,14 @@ mod tests {
 
     #[test]
     fn everything_on_the_lcd_is_readable() {
-        let ground = LCD.ground;
-        for ink in [LCD.text, LCD.quiet, LCD.playing, LCD.calm, LCD.attention, LCD.trouble] {
-            assert!(contrast(ink, ground) >= 4.5, "{ink:?}: {}", contrast(ink, ground));
+        for s in [LCD, LCD_NIGHT] {
+            for ink in [s.text, s.quiet, s.playing, s.calm, s.attention, s.trouble] {
+                assert!(contrast(ink, s.ground) >= 4.5, "{ink:?}: {}", contrast(ink, s.ground));
+            }
         }
+        assert!(contrast(LCD.text, LCD.ground) > 3.0 * contrast(LCD_NIGHT.text, LCD_NIGHT.ground), "night is darker");
+        let least = |style_doublings: u8| font::BODY.height() << style_doublings;
+        assert!(least(OLED.doublings) >= 12 && least(LCD.doublings) >= 20);
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! A picture in memory, and what changed since the last one.
 //!
-//! A panel keeps the frame it shows, draws the next one beside it, and sends only the *bands* (8 rows, as the SSD1306 has
-//! them) and columns that differ.
+//! A panel keeps the frame it shows, draws the next one beside it (both: a [`Canvas`]), and sends only the *bands* (8 rows, as
+//! the SSD1306 has them) and columns that differ.
 
 use core::convert::Infallible;
 
 use embedded_graphics::prelude::*;
 use embedded_graphics::primitives::Rectangle;
+use jukebox_core::view::View;
+
+use super::draw::{self, Look, Style};
 
 /// Rows of a band.
 const BAND: usize = 8;
@@ -27,6 +30,12 @@ impl<C: PixelColor> Frame<C> {
     /// The pixels, row after row.
     pub fn pixels(&self) -> &[C] {
         &self.pixels
+    }
+
+    /// The pixels of `area`, row after row; nothing where it lies outside.
+    pub fn part(&self, area: Rectangle) -> impl Iterator<Item = C> + '_ {
+        let area = area.intersection(&self.bounding_box());
+        area.points().map(|p| self.pixels[p.y as usize * self.width + p.x as usize])
     }
 
     /// The parts that differ from `shown`, at most one a band. Frames of another size differ everywhere.
@@ -55,6 +64,44 @@ impl<C: PixelColor> Frame<C> {
             }
             span.map(|(first, last)| at(first, last - first + 1))
         })
+    }
+}
+
+/// The frame that a panel shows, and the one being drawn.
+pub struct Canvas<C> {
+    shown: Option<Frame<C>>,
+    next: Frame<C>,
+}
+
+impl<C: PixelColor> Canvas<C> {
+    /// Nothing is shown yet.
+    pub fn new(style: &Style<C>) -> Self {
+        Self { shown: None, next: Frame::new(style.size, style.ground()) }
+    }
+
+    /// Draws the next frame; tells whether the next beat looks different.
+    pub fn draw(&mut self, view: &View, look: &Look, style: &Style<C>) -> bool {
+        let Ok(paged) = draw::draw(view, look, style, &mut self.next);
+        paged
+    }
+
+    /// The frame drawn last.
+    pub fn next(&self) -> &Frame<C> {
+        &self.next
+    }
+
+    /// What the panel does not show yet of the frame drawn last.
+    pub fn changes(&self) -> Vec<Rectangle> {
+        match &self.shown {
+            Some(shown) => self.next.changes(shown).collect(),
+            None => self.next.changes(&Frame { width: 0, pixels: Vec::new() }).collect(),
+        }
+    }
+
+    /// The panel shows the frame drawn last.
+    pub fn accept(&mut self) {
+        let old = self.shown.take().unwrap_or_else(|| self.next.clone());
+        self.shown = Some(core::mem::replace(&mut self.next, old));
     }
 }
 

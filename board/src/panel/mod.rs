@@ -1,15 +1,19 @@
-//! Draws a `View` on a PNG file or a terminal.
+//! Draws a `View` on an SSD1306, an ST7789, a PNG file or a terminal.
 //!
 //! [`PanelHandle`] runs a panel on a thread of its own. It is fed through a slot that holds the latest view only: showing
 //! never waits, and a slow panel leaves views out instead of falling behind. A view equal to the one shown costs a comparison.
+//! A panel that fails is tried again every five seconds. Nothing changes more often than the views do, which is once a second.
 
 pub mod bitmap;
 pub mod draw;
 pub mod font;
 pub mod frame;
 pub mod icons;
+pub mod lcd;
+pub mod oled;
 pub mod png;
 pub mod terminal;
+mod wired;
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -18,11 +22,17 @@ use std::time::{Duration, Instant};
 
 use jukebox_core::view::View;
 
+pub use self::draw::{COVER_SIDE, Cover, Look};
 pub use self::png::Png;
 pub use self::terminal::Terminal;
+pub use self::wired::Wired;
 
 /// How long one page of a text that does not fit is shown.
 const BEAT: Duration = Duration::from_secs(4);
+/// How long all stays where it is before it moves by a pixel.
+const STAY: Duration = Duration::from_secs(60);
+/// When a panel that failed is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
 /// How often a terminal is asked for its size.
 const LOOK: Duration = Duration::from_secs(1);
 /// Stack of the panel's thread, in bytes.
@@ -36,18 +46,21 @@ pub enum Panel {
     Png(Png),
     /// In the terminal we were started in.
     Terminal(Terminal),
+    /// On a panel on wires.
+    Wired(Wired),
 }
 
 impl Panel {
-    /// Shows `view` in beat number `beat`; returns whether the next beat looks different.
+    /// Shows `view`; returns whether the next beat looks different.
     ///
     /// # Errors
-    /// The file or the terminal cannot be written.
-    pub fn show(&mut self, view: &View, beat: u32) -> io::Result<bool> {
+    /// The file or the terminal cannot be written, or the panel does not answer.
+    pub fn show(&mut self, view: &View, look: &Look) -> io::Result<bool> {
         match self {
             Self::None => Ok(false),
-            Self::Png(png) => png.show(view, beat),
+            Self::Png(png) => png.show(view, look),
             Self::Terminal(terminal) => terminal.show(view).map(|()| false),
+            Self::Wired(wired) => wired.show(view, look),
         }
     }
 
@@ -56,11 +69,13 @@ impl Panel {
         matches!(self, Self::Terminal(terminal) if terminal.resized())
     }
 
-    /// When to look again without a new view.
-    fn patience(&self, paged: bool) -> Option<Duration> {
+    /// When to look again without a new view, `age` after the first one.
+    fn patience(&self, paged: bool, age: Duration) -> Option<Duration> {
         match self {
+            Self::None => None,
             Self::Terminal(_) => Some(LOOK),
-            _ => paged.then_some(BEAT),
+            _ if paged => Some(BEAT),
+            Self::Png(_) | Self::Wired(_) => Some(STAY - Duration::from_millis((age.as_millis() % STAY.as_millis()) as u64)),
         }
     }
 }
@@ -80,6 +95,10 @@ struct Slot {
 #[derive(Default)]
 struct Post {
     view: Option<View>,
+    dim: bool,
+    cover: Option<Arc<Cover>>,
+    /// Anything but the view has changed.
+    fresh: bool,
     stop: bool,
 }
 
@@ -100,6 +119,19 @@ impl PanelHandle {
         self.slot.lock().view = Some(view);
         self.slot.news.notify_one();
     }
+
+    /// Takes light away for the night, or gives it back.
+    pub fn dim(&self, dim: bool) {
+        self.slot.change(|post| std::mem::replace(&mut post.dim, dim) != dim);
+    }
+
+    /// Has `cover` at hand for views that name it.
+    pub fn cover(&self, cover: Cover) {
+        self.slot.change(|post| {
+            post.cover = Some(Arc::new(cover));
+            true
+        });
+    }
 }
 
 impl Drop for PanelHandle {
@@ -118,24 +150,36 @@ impl Slot {
         self.post.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next view, or none when `patience` is over or it is time to stop; and whether it is.
-    fn wait(&self, patience: Option<Duration>) -> (Option<View>, bool) {
+    /// Changes the post; the thread is woken if that says so.
+    fn change(&self, how: impl FnOnce(&mut Post) -> bool) {
+        let mut post = self.lock();
+        if how(&mut post) {
+            post.fresh = true;
+            drop(post);
+            self.news.notify_one();
+        }
+    }
+
+    /// The post, with a view if there is a new one, as soon as something is new or `patience` is over.
+    fn wait(&self, patience: Option<Duration>) -> Post {
         let post = self.lock();
-        let idle = |post: &mut Post| post.view.is_none() && !post.stop;
+        let idle = |post: &mut Post| post.view.is_none() && !post.fresh && !post.stop;
         let mut post = match patience {
             None => self.news.wait_while(post, idle).unwrap_or_else(PoisonError::into_inner),
             Some(time) => self.news.wait_timeout_while(post, time, idle).unwrap_or_else(PoisonError::into_inner).0,
         };
-        (post.view.take(), post.stop)
+        post.fresh = false;
+        Post { view: post.view.take(), cover: post.cover.clone(), ..*post }
     }
 }
 
 fn run(mut panel: Panel, slot: &Slot) {
-    let mut shown: Option<(View, u32)> = None;
-    let (mut since, mut patience) = (Instant::now(), None);
+    let mut shown: Option<(View, Look)> = None;
+    let began = Instant::now();
+    let (mut since, mut patience, mut failed) = (began, None, false);
     let mut complaint = String::new();
     loop {
-        let (view, stop) = slot.wait(patience);
+        let Post { view, dim, cover, stop, .. } = slot.wait(patience);
         let Some(view) = view.or_else(|| shown.as_ref().map(|(view, _)| view.clone())) else {
             if stop {
                 return;
@@ -146,17 +190,28 @@ fn run(mut panel: Panel, slot: &Slot) {
             since = Instant::now();
         }
         let beat = (since.elapsed().as_secs() / BEAT.as_secs()) as u32;
-        let now = (view, beat);
-        if shown.as_ref() != Some(&now) || panel.disturbed() {
-            match panel.show(&now.0, now.1) {
-                Ok(paged) => patience = panel.patience(paged),
-                Err(fault) if fault.to_string() != complaint => {
-                    complaint = fault.to_string();
-                    tracing::warn!("the panel cannot show: {complaint}");
+        let shift = (began.elapsed().as_secs() / STAY.as_secs()) as u32;
+        let now = (view, Look { beat, shift, dim, cover });
+        if shown.as_ref() != Some(&now) || failed || panel.disturbed() {
+            let outcome = panel.show(&now.0, &now.1);
+            failed = outcome.is_err();
+            match outcome {
+                Ok(paged) => {
+                    patience = panel.patience(paged, began.elapsed());
+                    complaint.clear();
                 }
-                Err(_) => {}
+                Err(fault) => {
+                    patience = Some(AGAIN);
+                    let fault = fault.to_string();
+                    if fault != complaint {
+                        tracing::warn!("the panel cannot show: {fault}");
+                        complaint = fault;
+                    }
+                }
             }
             shown = Some(now);
+        } else if patience.is_some() {
+            patience = panel.patience(patience == Some(BEAT), began.elapsed());
         }
         if stop {
             return;
@@ -189,7 +244,7 @@ mod tests {
             panel.show(view(&format!("Number {n}")));
         }
         drop(panel);
-        assert_eq!(std::fs::read(&path).unwrap(), png::picture(Screen::Oled, &view("Number 99"), 0).unwrap());
+        assert_eq!(std::fs::read(&path).unwrap(), png::picture(Screen::Oled, &view("Number 99"), &Look::default()).unwrap());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no half-written file stays");
     }
 
@@ -198,11 +253,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("panel.png");
         let mut png = Png::new(path.clone(), Screen::Lcd);
-        png.show(&view("Playing"), 0).unwrap();
+        png.show(&view("Playing"), &Look::default()).unwrap();
         std::fs::remove_file(&path).unwrap();
-        png.show(&view("Playing\u{200b}"), 0).unwrap();
+        png.show(&view("Playing\u{200b}"), &Look::default()).unwrap();
         assert!(!path.exists());
-        png.show(&view("Paused"), 0).unwrap();
+        png.show(&view("Paused"), &Look::default()).unwrap();
         assert!(path.exists());
     }
 

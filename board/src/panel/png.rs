@@ -10,8 +10,8 @@ use embedded_graphics::pixelcolor::{BinaryColor, Rgb565, Rgb888};
 use embedded_graphics::prelude::*;
 use jukebox_core::view::View;
 
-use super::draw::{self, Style};
-use super::frame::Frame;
+use super::draw::{self, Look, Style};
+use super::frame::{Canvas, Frame};
 use crate::profile::Screen;
 
 /// The picture of a panel, kept in a file.
@@ -21,8 +21,8 @@ pub struct Png {
 }
 
 enum Shown {
-    Oled(Pair<BinaryColor>),
-    Lcd(Pair<Rgb565>),
+    Oled(Canvas<BinaryColor>),
+    Lcd(Canvas<Rgb565>),
 }
 
 impl Png {
@@ -35,8 +35,8 @@ impl Png {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn show(&mut self, view: &View, beat: u32) -> io::Result<bool> {
-        let (paged, bytes) = self.shown.draw(view, beat)?;
+    pub fn show(&mut self, view: &View, look: &Look) -> io::Result<bool> {
+        let (paged, bytes) = self.shown.draw(view, look)?;
         if let Some(bytes) = bytes {
             let new = self.path.with_extension("png.new");
             fs::write(&new, bytes)?;
@@ -46,55 +46,45 @@ impl Png {
     }
 }
 
-/// The PNG of `view` as `screen` shows it in beat number `beat`.
+/// The PNG of `view` as `screen` shows it.
 ///
 /// # Errors
 /// The encoder failed.
-pub fn picture(screen: Screen, view: &View, beat: u32) -> io::Result<Vec<u8>> {
-    Shown::new(screen).draw(view, beat).map(|(_, bytes)| bytes.unwrap_or_default())
+pub fn picture(screen: Screen, view: &View, look: &Look) -> io::Result<Vec<u8>> {
+    Shown::new(screen).draw(view, look).map(|(_, bytes)| bytes.unwrap_or_default())
 }
 
 impl Shown {
     fn new(screen: Screen) -> Self {
         match screen {
-            Screen::Oled => Self::Oled(Pair::new(&draw::OLED)),
-            Screen::Lcd => Self::Lcd(Pair::new(&draw::LCD)),
+            Screen::Oled => Self::Oled(Canvas::new(&draw::OLED)),
+            Screen::Lcd => Self::Lcd(Canvas::new(&draw::LCD)),
         }
     }
 
-    fn draw(&mut self, view: &View, beat: u32) -> io::Result<(bool, Option<Vec<u8>>)> {
+    fn draw(&mut self, view: &View, look: &Look) -> io::Result<(bool, Option<Vec<u8>>)> {
         match self {
-            Self::Oled(pair) => pair.draw(view, beat),
-            Self::Lcd(pair) => pair.draw(view, beat),
+            // An OLED is dimmed by its current: its picture stays the same.
+            Self::Oled(canvas) => encoded(canvas, view, look, &draw::OLED),
+            Self::Lcd(canvas) => encoded(canvas, view, look, draw::lcd(look.dim)),
         }
     }
 }
 
-/// The frame that is shown, and the one being drawn.
-struct Pair<C: 'static> {
-    style: &'static Style<C>,
-    shown: Option<Frame<C>>,
-    next: Frame<C>,
-}
-
-impl<C: PixelColor + Into<Rgb888>> Pair<C> {
-    fn new(style: &'static Style<C>) -> Self {
-        Self { style, shown: None, next: Frame::new(style.size, style.ground()) }
+/// Whether the view is paged, and the file's bytes if a pixel changed.
+fn encoded<C: PixelColor + Into<Rgb888>>(
+    canvas: &mut Canvas<C>,
+    view: &View,
+    look: &Look,
+    style: &Style<C>,
+) -> io::Result<(bool, Option<Vec<u8>>)> {
+    let paged = canvas.draw(view, look, style);
+    if canvas.changes().is_empty() {
+        return Ok((paged, None));
     }
-
-    /// Whether the view is paged, and the file's bytes if a pixel changed.
-    fn draw(&mut self, view: &View, beat: u32) -> io::Result<(bool, Option<Vec<u8>>)> {
-        let Ok(paged) = draw::draw(view, beat, self.style, &mut self.next);
-        if let Some(shown) = &self.shown
-            && self.next.changes(shown).next().is_none()
-        {
-            return Ok((paged, None));
-        }
-        let bytes = encode(&self.next).map_err(io::Error::other)?;
-        let old = self.shown.take().unwrap_or_else(|| self.next.clone());
-        self.shown = Some(core::mem::replace(&mut self.next, old));
-        Ok((paged, Some(bytes)))
-    }
+    let bytes = encode(canvas.next()).map_err(io::Error::other)?;
+    canvas.accept();
+    Ok((paged, Some(bytes)))
 }
 
 fn encode<C: PixelColor + Into<Rgb888>>(frame: &Frame<C>) -> Result<Vec<u8>, png::EncodingError> {

@@ -6,6 +6,8 @@
 
 use core::fmt::{self, Write};
 
+use crate::library::Digest;
+
 /// Text for the panel: at most 160 bytes of UTF-8, cut at a character.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Text(heapless::String<160>);
@@ -131,6 +133,8 @@ pub struct View {
     pub detail: Text,
     /// How far the track has come, if one is on.
     pub progress: Option<Progress>,
+    /// The cover of what plays: a JPEG of the library.
+    pub cover: Option<Digest>,
     /// The volume, for a moment after a change.
     pub overlay: Option<VolumeOverlay>,
     /// The strip at the bottom; none on the splash and on full-page errors.

@@ -1,4 +1,4 @@
-//! Where button edges come from: here the keyboard of a terminal.
+//! The keyboard of a terminal as buttons.
 //!
 //! A terminal tells that a key was struck, not when it came up. So each stroke is a press of a fixed length, `Down` and then `Up`;
 //! keys of their own stand for holding a button. Nothing is debounced here: what an edge means is core's.
