@@ -13,3 +13,4 @@ pub mod profile;
 pub mod rt;
 mod tty;
 pub mod virt;
+pub mod vitals;

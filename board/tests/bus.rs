@@ -305,7 +305,10 @@ impl St7789 {
     }
 
     fn seen(&self) -> Vec<Rgb565> {
-        assert!(self.awake && self.on && self.inverted && self.sixteen, "the panel shows nothing, or the wrong colours");
+        assert!(
+            self.awake && self.on && self.inverted && self.sixteen,
+            "the panel shows nothing, or the wrong colours"
+        );
         assert_eq!(self.madctl & 0x08, 0, "red and blue are exchanged");
         self.ram[..240 * 240].iter().map(|raw| RawU16::new(*raw).into()).collect()
     }

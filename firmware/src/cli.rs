@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::config::{self, Config, ConfigError};
 use crate::play::PlayArgs;
-use crate::{driver, socket};
+use crate::{driver, panel, socket};
 
 /// The player of the office jukebox.
 #[derive(Parser, Debug)]
@@ -139,7 +139,7 @@ enum What {
     /// Show state and events as they come.
     Watch,
     /// Show what the panel shows.
-    Panel,
+    Panel(PanelArgs),
     /// Look after the configuration.
     #[command(subcommand)]
     Config(ConfigWhat),
@@ -167,6 +167,16 @@ struct Words {
     /// Words of title, artist, album.
     #[arg(required = true)]
     words: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+struct PanelArgs {
+    /// Say on the panel why no player runs: for systemd when it has ended.
+    #[arg(long)]
+    last_words: bool,
+    /// Configuration file.
+    #[arg(long, env = "JUKEBOX_CONFIG", default_value = "/etc/jukebox/jukebox.toml", value_name = "FILE")]
+    config: PathBuf,
 }
 
 /// Options of `jukebox run`.
@@ -200,6 +210,10 @@ impl Cli {
             What::Run(args) => return run(args),
             What::Play(args) if !args.files.is_empty() => crate::play::play(args.clone()),
             What::Config(ConfigWhat::Check { file }) => return check(file),
+            What::Panel(args) if args.last_words => {
+                let of_systemd = |name| std::env::var(name).unwrap_or_default();
+                return panel::last_words(&args.config, &of_systemd("SERVICE_RESULT"), &of_systemd("EXIT_STATUS"));
+            }
             What::Completions { shell } => {
                 clap_complete::generate(*shell, &mut Self::command(), "jukebox", &mut std::io::stdout());
                 Ok(())
@@ -277,7 +291,7 @@ fn question(what: &What) -> Value {
         What::Now => say("now", ""),
         What::Health => say("health", ""),
         What::Ping => say("ping", ""),
-        What::Panel => say("panel", ""),
+        What::Panel(_) => say("panel", ""),
         _ => say("status", ""),
     }
 }
@@ -304,6 +318,7 @@ fn run(args: &RunArgs) -> ExitCode {
         Ok(config) => config,
         Err(e) => {
             eprintln!("{e}");
+            panel::say_not_set_up(&args.config, &e);
             return ExitCode::from(config::EXIT);
         }
     };

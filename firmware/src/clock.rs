@@ -28,6 +28,13 @@ pub fn now(office: Option<(String, Instant)>) -> (UnixMs, bool) {
     }
 }
 
+/// Minutes since midnight at `unix`, where the system says it is.
+pub fn minute_of_day(unix: UnixMs) -> Option<u16> {
+    let stamp = jiff::Timestamp::from_millisecond(i64::try_from(unix.0).ok()?).ok()?;
+    let here = stamp.to_zoned(jiff::tz::TimeZone::system());
+    u16::try_from(i32::from(here.hour()) * 60 + i32::from(here.minute())).ok()
+}
+
 /// Seconds since 1970 of an HTTP date (RFC 9110, section 5.6.7): `Sun, 06 Nov 1994 08:49:37 GMT`.
 fn http_date(text: &str) -> Option<Duration> {
     let stamp = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;

@@ -4,6 +4,7 @@
 //! comes out of [`Config::load`] has been checked: whoever uses a value need not check it again. Law: an error names file,
 //! line and column, shows the line, and says what to write instead. Relative paths count from the file's own folder.
 
+mod board;
 mod explain;
 mod hours;
 mod tls;
@@ -19,6 +20,7 @@ use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::dial::Proxy;
+pub use board::{Board, Buttons, Night, Panel, device_tree, hat};
 pub use explain::Spot;
 pub use hours::Hours;
 pub use tls::{provider, tls_config};
@@ -140,12 +142,14 @@ impl Default for Output {
 }
 
 impl Output {
-    /// The outputs to try, best first: `record` as `paced:FILE`, else `outputs`, else ALSA's `default`.
-    pub fn in_order(&self) -> Vec<String> {
-        match &self.record {
-            Some(file) => vec![format!("paced:{}", file.display())],
-            None if self.outputs.is_empty() => vec!["default".into()],
-            None => self.outputs.clone(),
+    /// The outputs to try, best first: `record` as `paced:FILE`, else `outputs`, else those of the board's profile, else ALSA's
+    /// `default`.
+    pub fn in_order(&self, board: Option<&Profile>) -> Vec<String> {
+        match (&self.record, board) {
+            (Some(file), _) => vec![format!("paced:{}", file.display())],
+            (None, _) if !self.outputs.is_empty() => self.outputs.clone(),
+            (None, Some(board)) if !board.outputs.is_empty() => board.outputs.clone(),
+            (None, _) => vec!["default".into()],
         }
     }
 }
@@ -157,42 +161,6 @@ pub enum Rate {
     Follow,
     /// Always this rate in Hz: gapless across rates.
     Fixed(u32),
-}
-
-/// `[board]`.
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Board {
-    /// Name of the board's profile: the model that is told, and the size of a panel that is a PNG file. `None`: the device
-    /// tree's model, and 128 by 64.
-    pub profile: Option<String>,
-    /// The small display.
-    pub panel: Panel,
-    /// The buttons.
-    pub buttons: Buttons,
-}
-
-/// `panel`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Panel {
-    /// No display.
-    #[default]
-    None,
-    /// The terminal that the player runs in.
-    Terminal,
-    /// A PNG file, replaced when the picture changes.
-    Png(PathBuf),
-}
-
-/// `buttons`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Buttons {
-    /// No buttons.
-    #[default]
-    None,
-    /// The keyboard of the terminal that the player runs in.
-    Keyboard,
 }
 
 /// `[store]`.
@@ -399,6 +367,11 @@ impl Config {
             Ok(text) => text,
         };
         let mut config = Self::parse(&text, path)?;
+        // One's own profile is another file.
+        config
+            .board
+            .profile()
+            .map_err(|e| ConfigError::Wrong(Spot::of_key(path, &text, &["board", "profile"], e.to_string())))?;
         if let Some(mqtt) = &mut config.mqtt
             && let Some(file) = &mqtt.password_file
         {
@@ -471,7 +444,7 @@ impl Config {
         for output in &self.output.outputs {
             output.parse::<Device>().map_err(|e| (&["output", "outputs"] as &[_], e.to_string()))?;
         }
-        if let Some(name) = &self.board.profile {
+        if let Some(name) = self.board.profile.as_ref().filter(|name| !name.contains('/')) {
             Profile::named(name).map_err(|e| (&["board", "profile"] as &[_], e.to_string()))?;
         }
         if self.store.state == self.store.cache {
@@ -543,8 +516,12 @@ impl Config {
         paths.extend(self.office.ca.as_mut());
         paths.extend(self.output.record.as_mut());
         paths.extend(self.mqtt.as_mut().and_then(|m| m.password_file.as_mut()));
+        paths.extend(self.board.gpiochip.as_mut());
         if let Panel::Png(file) = &mut self.board.panel {
             paths.push(file);
+        }
+        if let Some(own) = self.board.profile.as_mut().filter(|name| name.contains('/')) {
+            *own = base.join(&*own).display().to_string();
         }
         for path in paths {
             *path = base.join(&*path);
@@ -675,38 +652,6 @@ impl<'de> Deserialize<'de> for Rate {
             toml::Value::String(s) if s == "follow" => Ok(Self::Follow),
             toml::Value::Integer(n @ 8_000..=384_000) => Ok(Self::Fixed(u32::try_from(n).unwrap_or(48_000))),
             _ => Err(D::Error::custom("must be \"follow\" or a rate from 8000 to 384000 (Hz), for example 48000")),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Panel {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(d)?;
-        Ok(match (text.as_str(), text.strip_prefix("png:")) {
-            ("none", _) => Self::None,
-            ("terminal", _) => Self::Terminal,
-            (_, Some(file)) if !file.is_empty() => Self::Png(file.into()),
-            _ => return Err(D::Error::custom("must be \"none\", \"terminal\" or \"png:FILE\"")),
-        })
-    }
-}
-
-impl Serialize for Panel {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::None => s.serialize_str("none"),
-            Self::Terminal => s.serialize_str("terminal"),
-            Self::Png(file) => s.collect_str(&format_args!("png:{}", file.display())),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Buttons {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        match String::deserialize(d)?.as_str() {
-            "none" => Ok(Self::None),
-            "keyboard" => Ok(Self::Keyboard),
-            _ => Err(D::Error::custom("must be \"none\" or \"keyboard\"")),
         }
     }
 }

@@ -191,6 +191,9 @@ impl Driver {
                 self.handle(input);
             }
             News::Input(input) => {
+                if let Input::Clock { unix, synced } = input {
+                    self.parts.clock(unix, synced);
+                }
                 if let Input::Report(Report::Torn { digest, .. }) = input {
                     tracing::warn!("{digest}: torn on disk, fetched again");
                     self.parts.remove(digest);

@@ -10,6 +10,7 @@ pub mod dial;
 pub mod driver;
 pub mod fetch;
 pub mod mqtt;
+pub mod panel;
 pub mod play;
 pub mod socket;
 pub mod store;

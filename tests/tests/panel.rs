@@ -5,15 +5,18 @@
 
 use std::fs;
 use std::io::{Cursor, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use jukebox::config::{Config, ConfigError};
+use jukebox::panel::{not_set_up, off};
 use jukebox_board::buttons::{Key, Keyboard};
 use jukebox_board::panel::png::picture;
-use jukebox_board::panel::{Look, Panel, PanelHandle, Terminal};
+use jukebox_board::panel::{COVER_SIDE, Cover, Look, Panel, PanelHandle, Terminal};
 use jukebox_board::profile::Screen;
+use jukebox_core::library::Digest;
 use jukebox_core::view::{Grade, Icon, Progress, Strip, Text, View, VolumeOverlay};
 
 const GOOD: Strip = Strip { link: Grade::Good, bots: true, volume: 35, muted: false, up_next: 12 };
@@ -42,7 +45,7 @@ fn screens() -> Vec<(&'static str, View)> {
     let rag = ["Playing", "Maple Leaf Rag", "Scott Joplin", "Next: The Entertainer, Scott Joplin"];
     vec![
         ("splash", page(Icon::Note, ["Jukebox 0.1.0", "Lobby", "", "Starting"])),
-        ("not-set-up", page(Icon::Warning, ["Not set up", "No configuration", "", "Run: sudo jukebox setup"])),
+        ("not-set-up", not_set_up(&ConfigError::Missing("/etc/jukebox/jukebox.toml".into()))),
         (
             "no-sound-device",
             with_strip(
@@ -120,6 +123,10 @@ fn screens() -> Vec<(&'static str, View)> {
             music(Icon::Play, ["Playing", "ירושלים של זהב", "שולי נתן", "Next: Hava Nagila"], GOOD, 5, 240),
         ),
         (
+            "playing-mixed",
+            music(Icon::Play, ["Playing", "שיר (Waterloo) 1974", "אבבא ABBA", "Next: «שלום» by Ofra"], GOOD, 5, 240),
+        ),
+        (
             "paused",
             music(
                 Icon::Pause,
@@ -186,6 +193,19 @@ fn screens() -> Vec<(&'static str, View)> {
                 62,
                 185,
             ),
+        ),
+        (
+            "hot",
+            music(Icon::Play, ["Playing", "Maple Leaf Rag", "Scott Joplin", "Too hot, and slowed down"], GOOD, 62, 185),
+        ),
+        (
+            "under-voltage",
+            music(Icon::Play, ["Playing", "Maple Leaf Rag", "Scott Joplin", "Power supply too weak"], GOOD, 62, 185),
+        ),
+        ("off", off("Lobby")),
+        (
+            "configuration-wrong",
+            not_set_up(&Config::parse("[office]\nsite = 7\n", Path::new("/etc/jukebox/jukebox.toml")).unwrap_err()),
         ),
         (
             "certificate-refused",
@@ -259,15 +279,47 @@ fn screens() -> Vec<(&'static str, View)> {
     ]
 }
 
+/// A cover that the panel has at hand: a disc on a gradient, as a test of orientation and colours.
+fn cover() -> Cover {
+    let side = COVER_SIDE as i32;
+    let pixel = |x: i32, y: i32| {
+        let from_middle = (x - side / 2).pow(2) + (y - side / 2).pow(2);
+        let (r, g, b) = if from_middle < 900 { (31, 50, 4) } else { (x * 31 / side, 12, y * 31 / side) };
+        (r << 11 | g << 5 | b) as u16
+    };
+    let pixels = (0..side).flat_map(|y| (0..side).map(move |x| (x, y))).map(|(x, y)| pixel(x, y)).collect();
+    Cover { digest: Digest::of(b"a cover"), pixels }
+}
+
+/// Screens that are looked at in another way than by day and at rest.
+fn looks() -> Vec<(&'static str, View, Look)> {
+    let words = ["Playing", "Maple Leaf Rag", "Scott Joplin", "Next: The Entertainer, Scott Joplin"];
+    let rag = music(Icon::Play, words, GOOD, 62, 185);
+    let shown = cover();
+    let with = View { cover: Some(shown.digest), ..rag.clone() };
+    let words = ["Link lost, 34 min on board", "The Fabulous Adventures of the Twelve Cellists", "The Cellists", ""];
+    let long = View { cover: with.cover, ..music(Icon::NoLink, words, GOOD, 62, 185) };
+    let by_day = Look { cover: Some(std::sync::Arc::new(shown)), ..Look::default() };
+    let night = Look { dim: true, ..by_day.clone() };
+    vec![
+        ("cover", with.clone(), by_day.clone()),
+        ("cover-long", long, by_day),
+        ("cover-night", with, night.clone()),
+        ("night", rag.clone(), Look { cover: None, ..night }),
+        ("moved", rag, Look { shift: 6, ..Look::default() }),
+    ]
+}
+
 #[test]
 fn screens_look_as_they_did() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("snapshots/panel");
     let bless = std::env::var_os("BLESS").is_some();
     let mut wrong = Vec::new();
-    for (name, view) in screens() {
+    let plain = screens().into_iter().map(|(name, view)| (name, view, Look::default()));
+    for (name, view, look) in plain.chain(looks()) {
         for (kind, screen) in [("oled", Screen::Oled), ("lcd", Screen::Lcd)] {
             let path = folder.join(format!("{name}.{kind}.png"));
-            let drawn = picture(screen, &view, &Look::default()).unwrap();
+            let drawn = picture(screen, &view, &look).unwrap();
             if bless {
                 fs::write(&path, &drawn).unwrap();
             }
@@ -283,8 +335,8 @@ fn screens_look_as_they_did() {
 
 #[test]
 fn there_is_no_picture_without_a_screen() {
-    let known: Vec<String> =
-        screens().iter().flat_map(|(name, _)| ["oled", "lcd"].map(|k| format!("{name}.{k}.png"))).collect();
+    let names = screens().into_iter().map(|s| s.0).chain(looks().into_iter().map(|l| l.0));
+    let known: Vec<String> = names.flat_map(|name| ["oled", "lcd"].map(|k| format!("{name}.{k}.png"))).collect();
     for file in fs::read_dir(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("snapshots/panel")).unwrap() {
         let name = file.unwrap().file_name().to_string_lossy().into_owned();
         assert!(known.contains(&name), "{name} belongs to no screen");

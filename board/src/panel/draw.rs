@@ -466,8 +466,7 @@ impl<D: DrawTarget> Page<'_, D> {
         let gap = self.pixels(4);
         let width = icon.size().width as i32 + gap + pen.width(&words);
         let height = pen.line_height() + gap + bar;
-        let (x, y) =
-            (((style.width() - width) / 2).max(0), top + (style.size.height as i32 - top - height) / 2);
+        let (x, y) = (((style.width() - width) / 2).max(0), top + (style.size.height as i32 - top - height) / 2);
         let icon_y = y + (pen.line_height() - icon.size().height as i32) / 2;
         icon.draw(Point::new(x, icon_y), ink, style.ground, self.target)?;
         pen.write(&words, Point::new(x + icon.size().width as i32 + gap, y), self.target)?;

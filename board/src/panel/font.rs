@@ -4,10 +4,13 @@
 //! full-width (two columns), so that a line's width is counted before anything is drawn. The blobs lie in the program file:
 //! only the pages whose glyphs were shown are in memory.
 //!
-//! Text is expected in NFC. A mark that stands alone is laid over the character before it. A missing glyph is a box. Control and
-//! direction-override characters are left out. Hebrew runs from right to left; nothing is shaped, so Arabic is not readable.
+//! Text is brought into NFC. A mark that stands alone is laid over the character before it. A missing glyph is a box. Control and
+//! direction-override characters are left out. Each line is put into the order in which it is seen (Unicode Standard Annex 9);
+//! nothing is shaped, so that Arabic letters stand apart.
 
 use embedded_graphics::prelude::*;
+use unicode_bidi::BidiInfo;
+use unicode_normalization::UnicodeNormalization;
 
 use super::bitmap::Bitmap;
 
@@ -157,10 +160,10 @@ impl<C: PixelColor> Pen<C> {
     }
 }
 
-/// `text` without what must not be drawn: control, direction and invisible characters; white space becomes one space.
+/// `text` in NFC and without what must not be drawn: control, direction and invisible characters; white space becomes one space.
 pub fn clean(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
+    for c in text.nfc() {
         match c {
             c if c.is_whitespace() => {
                 if !out.is_empty() && !out.ends_with(' ') {
@@ -265,57 +268,41 @@ fn is_mark(c: char) -> bool {
         | 0x20d0..=0x20ff | 0x3099..=0x309a | 0xfe20..=0xfe2f)
 }
 
-fn is_right_to_left(c: char) -> bool {
-    matches!(u32::from(c), 0x590..=0x8ff | 0xfb1d..=0xfdff | 0xfe70..=0xfefe)
-}
-
-/// A line in the order it is seen: runs of right-to-left letters are turned, with what stands between them; numbers inside keep
-/// their direction, and marks stay behind their letter.
+/// A line in the order it is seen; marks stay behind their letter.
 fn visual(line: &str) -> Vec<char> {
-    let mut chars: Vec<char> = line.chars().collect();
-    let mut at = 0;
-    while let Some(from) = chars[at..].iter().position(|&c| is_right_to_left(c)).map(|n| at + n) {
-        let stop = |c: &char| c.is_alphabetic() && !is_right_to_left(*c);
-        let end = chars[from..].iter().position(stop).map_or(chars.len(), |n| from + n);
-        let to = chars[from..end].iter().rposition(|&c| is_right_to_left(c)).map_or(end, |n| from + n + 1);
-        let run = &mut chars[from..to];
-        run.reverse();
-        turn_back(run, |c| c.is_numeric() || matches!(c, '.' | ',' | ':'));
-        // Reversed, marks stand before their letter: put each group the right way round again.
-        let mut i = 0;
-        while i < run.len() {
-            let marks = run[i..].iter().take_while(|&&c| is_mark(c)).count();
-            let group = (i + marks + 1).min(run.len());
-            run[i..group].reverse();
-            i = group;
-        }
-        for c in run.iter_mut() {
-            *c = mirrored(*c);
-        }
-        at = to;
+    // All scripts that run from right to left, and everything about direction, are beyond this.
+    if line.chars().all(|c| u32::from(c) < 0x590) {
+        return line.chars().collect();
     }
-    chars
-}
-
-/// Reverses every run of characters for which `is` holds.
-fn turn_back(chars: &mut [char], is: impl Fn(char) -> bool) {
-    for run in chars.chunk_by_mut(|&a, &b| is(a) == is(b)) {
-        if is(run[0]) {
-            run.reverse();
+    let bidi = BidiInfo::new(line, None);
+    let mut seen = Vec::with_capacity(line.len());
+    for paragraph in &bidi.paragraphs {
+        let (levels, runs) = bidi.visual_runs(paragraph, paragraph.range.clone());
+        for run in runs {
+            let text = &line[run.clone()];
+            if levels[run.start].is_ltr() {
+                seen.extend(text.chars());
+                continue;
+            }
+            let letters: Vec<char> = text.chars().collect();
+            // From the last letter to the first, each followed by its marks.
+            let mut end = letters.len();
+            while end > 0 {
+                let start = letters[..end].iter().rposition(|c| !is_mark(*c)).unwrap_or(0);
+                seen.push(mirrored(letters[start]));
+                seen.extend(&letters[start + 1..end]);
+                end = start;
+            }
         }
     }
+    seen
 }
 
 fn mirrored(c: char) -> char {
-    match c {
-        '(' => ')',
-        ')' => '(',
-        '[' => ']',
-        ']' => '[',
-        '<' => '>',
-        '>' => '<',
-        c => c,
-    }
+    /// Pairs that are seen the other way round (Unicode's BidiMirroring.txt), as far as titles have them.
+    const PAIRS: &str = "()[]{}<>«»‹›≤≥「」『』（）【】〈〉《》";
+    let Some(at) = PAIRS.chars().position(|p| p == c) else { return c };
+    PAIRS.chars().nth(at ^ 1).unwrap_or(c)
 }
 
 #[cfg(test)]
@@ -356,6 +343,7 @@ mod tests {
     fn strips_controls_and_overrides() {
         assert_eq!(clean("a\u{202e}b\u{7}c\u{200b}\r\n\td\u{feff} "), "abc d");
         assert_eq!(clean("\u{1b}[31mred"), "[31mred");
+        assert_eq!(clean("Cafe\u{301} \u{1112}\u{1161}\u{11ab}"), "Café 한");
     }
 
     #[test]
@@ -378,5 +366,9 @@ mod tests {
         let seen = |s: &str| visual(s).into_iter().collect::<String>();
         assert_eq!(seen("שלום (12) עולם"), "םלוע (12) םולש");
         assert_eq!(seen("Ofra – עפרה x"), "Ofra – הרפע x");
+        // Where the first letter is Hebrew, all runs from the right: a Latin word stands left of it.
+        assert_eq!(seen("שיר Waterloo «א»"), "«א» Waterloo ריש");
+        assert_eq!(seen("אב\u{5b8}ג"), "גב\u{5b8}א");
+        assert_eq!(seen("سلام 12"), "12 مالس");
     }
 }

@@ -75,7 +75,9 @@ impl Panel {
             Self::None => None,
             Self::Terminal(_) => Some(LOOK),
             _ if paged => Some(BEAT),
-            Self::Png(_) | Self::Wired(_) => Some(STAY - Duration::from_millis((age.as_millis() % STAY.as_millis()) as u64)),
+            Self::Png(_) | Self::Wired(_) => {
+                Some(STAY - Duration::from_millis((age.as_millis() % STAY.as_millis()) as u64))
+            }
         }
     }
 }
@@ -125,9 +127,20 @@ impl PanelHandle {
         self.slot.change(|post| std::mem::replace(&mut post.dim, dim) != dim);
     }
 
-    /// Has `cover` at hand for views that name it.
-    pub fn cover(&self, cover: Cover) {
-        self.slot.change(|post| {
+    /// Where covers are handed in.
+    pub fn covers(&self) -> Covers {
+        Covers(Arc::clone(&self.slot))
+    }
+}
+
+/// Takes covers to a panel; it may outlive the panel.
+#[derive(Clone)]
+pub struct Covers(Arc<Slot>);
+
+impl Covers {
+    /// Has `cover` at hand for views that name it, instead of the one before.
+    pub fn put(&self, cover: Cover) {
+        self.0.change(|post| {
             post.cover = Some(Arc::new(cover));
             true
         });
@@ -244,7 +257,10 @@ mod tests {
             panel.show(view(&format!("Number {n}")));
         }
         drop(panel);
-        assert_eq!(std::fs::read(&path).unwrap(), png::picture(Screen::Oled, &view("Number 99"), &Look::default()).unwrap());
+        assert_eq!(
+            std::fs::read(&path).unwrap(),
+            png::picture(Screen::Oled, &view("Number 99"), &Look::default()).unwrap()
+        );
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no half-written file stays");
     }
 

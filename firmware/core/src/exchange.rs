@@ -151,6 +151,20 @@ pub struct Listed {
     pub total: u32,
 }
 
+/// What holds a machine back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Throttle {
+    /// The power supply is too weak.
+    UnderVoltage,
+    /// It may not run as fast as it could.
+    Capped,
+    /// It is slowed down.
+    Throttled,
+    /// It is too hot.
+    Hot,
+}
+
 /// What the machine under the player says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vitals {
@@ -160,6 +174,10 @@ pub struct Vitals {
     pub written_mb: Option<u64>,
     /// The card is full or broken: what could not be written is not saved.
     pub disk_trouble: bool,
+    /// Temperature of the processor, in degrees Celsius.
+    pub cpu_c: Option<i16>,
+    /// What holds it back just now; none where nobody tells.
+    pub throttled: Option<Vec<Throttle>>,
     /// The origins.
     pub origins: Vec<Origin>,
 }

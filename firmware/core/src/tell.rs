@@ -8,7 +8,7 @@ use core::fmt::Write;
 
 use crate::checkpoint::Intent;
 use crate::command::Verb;
-use crate::exchange::{Output, SavedList, Topic};
+use crate::exchange::{Output, SavedList, Throttle, Topic};
 use crate::fallback::is_fallback;
 use crate::homeassistant;
 use crate::jukebox::{Jukebox, Notice};
@@ -27,6 +27,9 @@ const NOW_EVERY: Span = Span::s(60);
 const HEALTH_EVERY: Span = Span::s(30);
 /// Growth of what is on board is said no more often than this.
 const BOARD_EVERY: Span = Span::s(5);
+
+/// From here on a Raspberry Pi slows itself down, in degrees Celsius.
+const HOT_C: i16 = 80;
 
 /// What was said last.
 #[derive(Clone, Debug, Default)]
@@ -197,6 +200,8 @@ impl Jukebox {
             written_mb: self.vitals.written_mb,
             wasted_kb: self.wasted / 1_000,
             catalogue_tracks: self.catalogue.tracks,
+            cpu_c: self.vitals.cpu_c,
+            throttled: self.vitals.throttled.as_deref(),
             origins: &self.vitals.origins,
         }
     }
@@ -287,7 +292,10 @@ impl Jukebox {
             },
         };
         let (title, artist) = (Text::new(&entry.title), Text::new(&entry.artist));
-        View { icon, headline, title, artist, detail, progress, ..View::default() }
+        // While sound waits for the link a cover has to.
+        let record = self.planner.record(entry.id).filter(|_| state != State::Buffering);
+        let cover = record.and_then(|r| r.cover);
+        View { icon, headline, title, artist, detail, progress, cover, ..View::default() }
     }
 
     /// The title that is waited for while the fallback plays, why, and since when.
@@ -308,9 +316,14 @@ impl Jukebox {
 
     /// Trouble that does not touch the sound yet, worst first.
     fn warning(&self) -> Option<&'static str> {
+        let throttled = self.vitals.throttled.as_deref().unwrap_or_default();
         let trouble = self.planner.trouble().map(|t| t.0).filter(|r| r.who() != Who::Network);
         if self.vitals.disk_trouble {
             Some(Reason::DiskFull.short())
+        } else if throttled.contains(&Throttle::UnderVoltage) {
+            Some("Power supply too weak")
+        } else if throttled.contains(&Throttle::Hot) || self.vitals.cpu_c.is_some_and(|c| c >= HOT_C) {
+            Some("Too hot, and slowed down")
         } else if let Some(r) = trouble.filter(|r| *r != Reason::Refused) {
             Some(r.short())
         } else if self.name_taken {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::command::Refusal;
+use crate::exchange::Throttle;
 use crate::history::Play;
 use crate::library::TrackId;
 use crate::queue::Entry;
@@ -223,6 +224,10 @@ pub struct Health<'a> {
     pub wasted_kb: u64,
     /// Tracks in the catalogue.
     pub catalogue_tracks: Option<u64>,
+    /// Temperature of the processor, in degrees Celsius.
+    pub cpu_c: Option<i16>,
+    /// What holds it back just now; null where nobody tells.
+    pub throttled: Option<&'a [Throttle]>,
     /// The origins.
     pub origins: &'a [Origin],
 }

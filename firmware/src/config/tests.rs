@@ -49,8 +49,8 @@ fn the_least_file_gets_the_defaults() {
     assert_eq!((config.output.volume_max, config.output.first_volume, config.output.rate), (100, 30, Rate::Follow));
     assert_eq!(config.store.state, Path::new("/var/lib/jukebox"));
     assert_eq!(config.socket.path, Path::new("/run/jukebox/socket"));
-    assert_eq!(config.output.in_order(), ["default"]);
-    assert_eq!((&config.board.panel, config.board.buttons), (&Panel::None, Buttons::None));
+    assert_eq!(config.output.in_order(None), ["default"]);
+    assert_eq!((&config.board.panel, config.board.buttons), (&Panel::Board, Buttons::Board));
     assert!(config.mqtt.is_none() && tls_config(&config).unwrap().is_none());
 }
 
@@ -141,7 +141,8 @@ fn a_wrong_value_says_what_is_allowed() {
         ("output", "outputs = [\"default\"]\nrecord = \"a.wav\"", "instead of `outputs`"),
         ("board", "panel = \"png:\"", "\"png:FILE\""),
         ("board", "buttons = \"mouse\"", "\"keyboard\""),
-        ("board", "profile = \"sim-olde\"", "there are: sim-oled, sim-lcd"),
+        ("board", "night = \"8pm\"", "\"20:00-07:00\""),
+        ("board", "profile = \"sim-olde\"", "there are: hifiberry-oled, pirate-audio"),
         ("store", "size_mb = 1", "from 64 to"),
         ("store", "cache = \"/var/lib/jukebox\"", "a folder of its own"),
         ("mqtt", "broker = \"office\"", "write mqtts://HOST:8883"),

@@ -6,8 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use jukebox_board::buttons::{HELP, Key, Keyboard};
-use jukebox_board::panel::{Panel, PanelHandle, Png, Terminal};
+use jukebox_board::buttons::{Buttons, HELP, Key, Keyboard};
 use jukebox_board::profile::Profile;
 use jukebox_core::checkpoint::{KnownLibrary, Saved};
 use jukebox_core::exchange::{self, Input, List, Settings, Vitals};
@@ -18,7 +17,7 @@ use jukebox_core::link::Sample;
 use jukebox_core::planner::Wish;
 use jukebox_core::reason::Reason;
 use jukebox_core::sound::Heard;
-use jukebox_core::time::{Instant as CoreInstant, Span};
+use jukebox_core::time::{Instant as CoreInstant, Span, UnixMs};
 use jukebox_core::view::View;
 use jukebox_core::wire::Origin;
 use tokio::sync::{mpsc, oneshot};
@@ -35,7 +34,7 @@ use crate::mqtt::Mqtt;
 use crate::socket::{self, Socket};
 use crate::store::{Limits, Objects, Store};
 use crate::systemd::End;
-use crate::{clock, mqtt};
+use crate::{clock, mqtt, panel};
 
 /// The first sound after a boot comes up slowly: nobody jumps.
 const START_RAMP_MS: u32 = 500;
@@ -65,8 +64,11 @@ pub(super) struct Parts {
     disk_trouble: Rc<Cell<bool>>,
     fetcher: Fetcher,
     catalogue: Catalogue,
-    panel: Option<PanelHandle>,
+    panel: Option<panel::Running>,
+    night: Option<config::Night>,
+    name: String,
     keyboard: Option<Keyboard>,
+    buttons: Option<Buttons>,
     _socket: Option<Socket>,
     inbox: mpsc::Sender<News>,
     cache: std::path::PathBuf,
@@ -77,7 +79,7 @@ impl Parts {
     /// Starts all parts; the core wakes up with what was saved.
     pub(super) fn start(config: &Config, args: &RunArgs, inbox: mpsc::Sender<News>) -> anyhow::Result<(Self, Jukebox)> {
         let began = Instant::now();
-        let profile = config.board.profile.as_deref().map(Profile::named).transpose()?;
+        let profile = config.board.profile()?;
         let written_at_start = written_bytes().unwrap_or(0);
         let tell = inbox.clone();
         let limits =
@@ -101,7 +103,7 @@ impl Parts {
             |_| {},
         )?;
 
-        let sound = audio_settings(config)?;
+        let sound = audio_settings(config, profile.as_ref())?;
         let audio = start_audio(&sound, &objects, &inbox)?;
 
         let saved = Saved::load(found.rows);
@@ -115,6 +117,7 @@ impl Parts {
         let socket = listen(config, &inbox)?;
         let panel = start_panel(config, args, profile.as_ref())?;
         let keyboard = start_keyboard(config, &inbox)?;
+        let buttons = start_buttons(config, profile.as_ref(), &inbox);
         forward_signals(&inbox)?;
 
         let model = profile.map_or_else(model, |p| p.name);
@@ -135,7 +138,10 @@ impl Parts {
             fetcher,
             catalogue,
             panel,
+            night: config.board.night,
+            name: config.name.clone(),
             keyboard,
+            buttons,
             _socket: socket,
             inbox,
             cache: config.store.cache.clone(),
@@ -149,12 +155,17 @@ impl Parts {
     /// Gives the terminal back, fades out, closes the card, and says goodbye to the broker meanwhile. What is not done by
     /// `deadline` ends with the process: a card or a device that hangs holds nobody up.
     pub(super) async fn stop(self, deadline: Instant) {
-        let Self { audio, mqtt, store, panel, keyboard, .. } = self;
+        let Self { audio, mqtt, store, panel, keyboard, buttons, name, .. } = self;
+        if let Some(panel) = &panel {
+            // What played does not stay there, looking as if it still did.
+            panel.handle.show(panel::off(&name));
+        }
         let (done, joined) = oneshot::channel();
         // Each drop joins a thread: not here, where the goodbye to the broker must go on.
         let join = std::thread::Builder::new().name("stop".into()).stack_size(128 << 10).spawn(move || {
             // The terminal is given back whatever the device and the card do.
             drop(keyboard);
+            drop(buttons);
             drop(panel);
             drop(audio);
             drop(store);
@@ -197,10 +208,24 @@ impl Parts {
     }
 
     pub(super) fn show(&mut self, view: View) {
-        self.view = view.clone();
-        if let Some(panel) = &self.panel {
-            panel.show(view);
+        let before = std::mem::replace(&mut self.view, view.clone());
+        let Some(panel) = &self.panel else { return };
+        if let (Some(covers), Some(digest)) = (&panel.covers, view.cover.filter(|_| view.cover != before.cover)) {
+            let (covers, objects, fetcher) = (covers.clone(), self.store.objects(), self.fetcher.clone());
+            tokio::task::spawn_local(async move {
+                match panel::cover(digest, &objects, &fetcher).await {
+                    Ok(cover) => covers.put(cover),
+                    Err(why) => tracing::info!("cover {digest}: {why}"),
+                }
+            });
         }
+        panel.handle.show(view);
+    }
+
+    /// Whether it is night, for the panel; while the time is not known it is day.
+    pub(super) fn clock(&self, unix: UnixMs, synced: bool) {
+        let (Some(panel), Some(night)) = (&self.panel, self.night) else { return };
+        panel.handle.dim(synced && clock::minute_of_day(unix).is_some_and(|minute| night.has(minute)));
     }
 
     /// Carries out a wish; the answer comes as news.
@@ -409,8 +434,8 @@ fn start_audio(settings: &audio::Settings, objects: &Objects, inbox: &mpsc::Send
     Audio::start(settings.clone(), read, tell).context("the decoder thread does not start")
 }
 
-fn audio_settings(config: &Config) -> anyhow::Result<audio::Settings> {
-    let outputs = config.output.in_order().iter().map(|o| o.parse()).collect::<Result<Vec<_>, _>>()?;
+fn audio_settings(config: &Config, profile: Option<&Profile>) -> anyhow::Result<audio::Settings> {
+    let outputs = config.output.in_order(profile).iter().map(|o| o.parse()).collect::<Result<Vec<_>, _>>()?;
     let rate = match config.output.rate {
         Rate::Follow => RateRule::Follow,
         Rate::Fixed(hz) => RateRule::Fixed(hz),
@@ -426,7 +451,7 @@ fn settings(config: &Config, model: String) -> Settings {
         site: config.office.site.clone(),
         version: env!("CARGO_PKG_VERSION").into(),
         model,
-        serial: device_tree("serial-number").unwrap_or_default(),
+        serial: config::device_tree("serial-number").unwrap_or_default(),
         config: config.digest(),
         office,
         insecure: config.office.insecure,
@@ -490,22 +515,33 @@ fn listen(config: &Config, inbox: &mpsc::Sender<News>) -> anyhow::Result<Option<
     Ok(Some(socket::listen(&config.socket.path, asks)?))
 }
 
-fn start_panel(config: &Config, args: &RunArgs, profile: Option<&Profile>) -> anyhow::Result<Option<PanelHandle>> {
-    let screen = profile.map_or(jukebox_board::profile::Screen::Oled, |p| p.screen);
-    let panel = match &config.board.panel {
-        config::Panel::Terminal => {
-            let keys = config.board.buttons == config::Buttons::Keyboard;
-            let mut below: Vec<String> = if keys { HELP.map(Into::into).to_vec() } else { Vec::new() };
-            if keys && !args.below.is_empty() {
-                below.push(String::new());
-            }
-            below.extend(args.below.iter().cloned());
-            Panel::Terminal(Terminal::new(below)?)
-        }
-        config::Panel::Png(path) => Panel::Png(Png::new(path.clone(), screen)),
-        config::Panel::None => return Ok(None),
+fn start_panel(config: &Config, args: &RunArgs, profile: Option<&Profile>) -> anyhow::Result<Option<panel::Running>> {
+    let keys = config.board.buttons == config::Buttons::Keyboard;
+    let mut below: Vec<String> = if keys { HELP.map(Into::into).to_vec() } else { Vec::new() };
+    if keys && !args.below.is_empty() {
+        below.push(String::new());
+    }
+    below.extend(args.below.iter().cloned());
+    panel::start(&config.board, profile, below)
+}
+
+/// The buttons of the board. Without them the player plays all the same.
+fn start_buttons(config: &Config, profile: Option<&Profile>, inbox: &mpsc::Sender<News>) -> Option<Buttons> {
+    let pins = profile?.buttons.as_ref().filter(|_| config.board.buttons == config::Buttons::Board)?;
+    let to = inbox.clone();
+    let tell = move |edge| {
+        let _ = to.blocking_send(News::Input(Input::Edge(edge)));
     };
-    Ok(Some(PanelHandle::start(panel).context("the panel's thread does not start")?))
+    match Buttons::start(pins, config.board.gpiochip.as_deref(), tell) {
+        Ok(buttons) => {
+            tracing::info!("buttons through {}", buttons.how());
+            Some(buttons)
+        }
+        Err(fault) => {
+            tracing::error!("{fault}");
+            None
+        }
+    }
 }
 
 fn start_keyboard(config: &Config, inbox: &mpsc::Sender<News>) -> anyhow::Result<Option<Keyboard>> {
@@ -543,7 +579,10 @@ fn vitals(fetcher: &Fetcher, cache: &Path, written_before: u64, disk_trouble: bo
         OriginState::Lying => "lying",
     };
     let origin = |o: crate::fetch::OriginHealth| Origin { url: o.url, state: state(o.state).into() };
+    let machine = jukebox_board::vitals::Vitals::look();
     Vitals {
+        cpu_c: machine.cpu_c,
+        throttled: machine.throttled,
         disk_free_mb: free,
         written_mb: written,
         disk_trouble,
@@ -558,13 +597,7 @@ fn written_bytes() -> Option<u64> {
 }
 
 fn model() -> String {
-    device_tree("model").unwrap_or_else(|| "unknown board".into())
-}
-
-/// A text of the device tree; it ends with a zero byte.
-fn device_tree(name: &str) -> Option<String> {
-    let text = std::fs::read_to_string(Path::new("/proc/device-tree").join(name)).ok()?;
-    Some(text.trim_end_matches('\0').trim().into())
+    config::device_tree("model").unwrap_or_else(|| "unknown board".into())
 }
 
 fn random() -> u64 {
