@@ -155,16 +155,18 @@ async fn what_is_wrong_at_the_proxy_is_told_and_is_never_the_tracks_fault() {
     assert_eq!(office.fault("http://no.invalid:3128".into()).await, Fault::Proxy(ProxyFault::Away));
 }
 
-/// Pings tell a dead connection from a slow one: not the deadline of ten minutes ends it.
+/// A frozen server costs the request its deadline, and no more: afterwards it is as if it had never been.
 #[tokio::test]
-async fn a_web_server_that_says_nothing_any_more_is_noticed_by_http_2() {
+async fn a_web_server_that_says_nothing_any_more_costs_the_deadline() {
     let office = Office::new(None);
     let fetcher = office.fetcher(None, &office.tls);
     fetcher.root(None, SOON).await.unwrap();
     office.web.signal("STOP");
-    let fault = tokio::time::timeout(Duration::from_secs(60), fetcher.fetch(office.want.clone())).await.unwrap();
+    let want = Want { deadline: Duration::from_secs(8), ..office.want.clone() };
+    let fault = tokio::time::timeout(Duration::from_secs(60), fetcher.fetch(want)).await.unwrap();
     office.web.signal("CONT");
     assert_eq!(fault, Err(Fault::Timeout));
+    assert_eq!(fetcher.fetch(office.want.clone()).await.unwrap().bytes.len(), 200_000);
 }
 
 #[tokio::test]

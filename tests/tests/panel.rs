@@ -152,6 +152,21 @@ fn screens() -> Vec<(&'static str, View)> {
             ),
         ),
         (
+            "fallback",
+            music(
+                Icon::NoLink,
+                [
+                    "Fallback while the queue waits",
+                    "The Entertainer",
+                    "Scott Joplin",
+                    "Maple Leaf Rag waits, 2:10: the office does not answer",
+                ],
+                down,
+                31,
+                240,
+            ),
+        ),
+        (
             "silent",
             with_strip(
                 Icon::NoLink,

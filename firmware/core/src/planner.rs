@@ -5,7 +5,7 @@
 //! 1. **Sound**: what plays now and has nothing left; the smallest rendition, or a better one that comes as quickly.
 //! 2. **Safety**: the smallest rendition of the coming [`Need::ahead`] of the line, nearest first.
 //! 3. **Spare**: the smallest rendition of the next minutes of the fallback.
-//! 4. **Quality**: what comes within [`NEAR`] in the best rendition that the link carries while it plays.
+//! 4. **Quality**: what comes within five minutes in the best rendition that the link carries while it plays.
 //! 5. **Reserve**: the smallest rendition of the rest of the line, then of the rest of the fallback.
 //! 6. **Idle**: the original of the coming [`Need::ahead`], where the link has nothing better to do.
 //!
