@@ -148,7 +148,7 @@ impl Parts {
             written_at_start,
         };
         parts.refresh_catalogue();
-        parts.look_around_for_ever(config.fallback.clone());
+        parts.look_around_for_ever(config.fallback.clone(), config.office.metered.clone());
         Ok((parts, jukebox))
     }
 
@@ -336,16 +336,14 @@ impl Parts {
         });
     }
 
-    fn look_around_for_ever(&self, fallback: config::Fallback) {
+    fn look_around_for_ever(&self, fallback: config::Fallback, metered: Vec<String>) {
         let (fetcher, inbox) = (self.fetcher.clone(), self.inbox.clone());
         let (cache, before, trouble) = (self.cache.clone(), self.written_at_start, self.disk_trouble.clone());
         tokio::task::spawn_local(async move {
-            for turn in 0_u32.. {
+            loop {
                 jukebox_board::rt::trim();
-                // Soon after the start, and then now and again.
-                if turn % 10 == 1 {
-                    jukebox_board::rt::forget_program();
-                }
+                jukebox_board::rt::forget_program();
+                fetcher.metered(default_interface().is_some_and(|name| metered.contains(&name)));
                 let (unix, synced) = clock::now(fetcher.office_date());
                 let _ = inbox.send(News::Input(Input::Clock { unix, synced })).await;
                 if let Some(at) = jiff::Timestamp::from_millisecond(unix.0 as i64).ok().filter(|_| synced) {
@@ -588,6 +586,18 @@ fn vitals(fetcher: &Fetcher, cache: &Path, written_before: u64, disk_trouble: bo
         disk_trouble,
         origins: fetcher.origins().into_iter().map(origin).collect(),
     }
+}
+
+/// The interface that the default route leads to (proc(5), /proc/net/route: interface, destination, gateway, flags, two
+/// counts, metric, mask).
+fn default_interface() -> Option<String> {
+    let table = std::fs::read_to_string("/proc/net/route").ok()?;
+    let rows = table.lines().skip(1).map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
+    let routes = rows.filter_map(|r| match r[..] {
+        [name, "00000000", _, _, _, _, metric, "00000000", ..] => Some((metric.parse::<u32>().ok()?, name.to_owned())),
+        _ => None,
+    });
+    routes.min().map(|(_, name)| name)
 }
 
 /// Bytes that this process has caused to be written to a disk (proc(5), /proc/pid/io).
