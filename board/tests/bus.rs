@@ -225,7 +225,7 @@ struct St7789 {
 impl St7789 {
     fn new() -> Self {
         Self {
-            ram: (0..240 * 320).map(|n| (n * 2654435761_usize >> 7) as u16).collect(),
+            ram: (0..240 * 320).map(|n| ((n * 2_654_435_761_usize) >> 7) as u16).collect(),
             is_data: false,
             command: 0,
             args: Vec::new(),

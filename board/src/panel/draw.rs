@@ -86,7 +86,7 @@ pub struct Style<C> {
     attention: C,
     trouble: C,
     /// A pixel of the cover (RGB565) in its colour; none: no cover.
-    cover: Option<fn(u16) -> C>,
+    cover: Option<Shade<C>>,
 }
 
 impl<C: Copy> Style<C> {
@@ -148,7 +148,7 @@ pub const LCD_NIGHT: Style<Rgb565> = Style {
     attention: rgb(0xa8, 0x80, 0x28),
     trouble: rgb(0xb8, 0x60, 0x50),
     // Half of each colour's bits: a quarter of the light.
-    cover: Some(|pixel| Rgb565::from(RawU16::new(pixel >> 1 & 0b01111_011111_01111))),
+    cover: Some(|pixel| Rgb565::from(RawU16::new(pixel >> 1 & 0x7bef))),
     ..LCD
 };
 
@@ -177,6 +177,9 @@ pub fn draw<D: DrawTarget>(
 
 const COVER_PIXELS: usize = (COVER_SIDE * COVER_SIDE) as usize;
 
+/// A cover's pixel (RGB 565) as the panel shows it.
+type Shade<C> = fn(u16) -> C;
+
 /// A page being drawn.
 struct Page<'a, D: DrawTarget> {
     style: &'a Style<D::Color>,
@@ -184,7 +187,7 @@ struct Page<'a, D: DrawTarget> {
     paged: bool,
     /// Columns at the left that the cover takes from title and artist.
     indent: i32,
-    cover: Option<(&'a Cover, fn(u16) -> D::Color)>,
+    cover: Option<(&'a Cover, Shade<D::Color>)>,
     target: &'a mut D,
 }
 

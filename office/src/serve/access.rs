@@ -114,14 +114,21 @@ pub fn admit(rules: &mut Value, player: &Player, password: &str) -> Result<(), S
 pub fn commands_to_admit(player: &Player, password: &str) -> Value {
     let name = player.name.as_str();
     let mut commands = commands_to_dismiss(name);
-    let mut role = role_of_player(player);
-    role["command"] = "createRole".into();
+    let role = role_of_player(player);
+    let create = json!({ "command": "createRole", "rolename": role["rolename"] });
+    let rules = role["acls"].as_array().into_iter().flatten().cloned().map(|mut rule| {
+        rule["command"] = "addRoleACL".into();
+        rule["rolename"] = role["rolename"].clone();
+        rule
+    });
     let client = json!({
         "command": "createClient", "username": name, "password": password, "clientid": name,
         "roles": [{ "rolename": format!("player-{name}") }],
     });
     if let Some(list) = commands["commands"].as_array_mut() {
-        list.extend([role, client]);
+        list.push(create);
+        list.extend(rules);
+        list.push(client);
     }
     commands
 }

@@ -9,12 +9,15 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::access::{CONTROL, OFFICE, refusal};
 use super::broker::find;
 use super::state::{State, StateError, write_whole};
 
+/// Longest message: the tool reads a line of its file into 1,024 bytes (`client_config_load` of mosquitto 2.0), and what is
+/// beyond it as another option.
+const LINE: usize = 1_000;
 /// How long the broker may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -49,11 +52,22 @@ pub struct Broker {
     pub ca: Option<PathBuf>,
 }
 
-/// Sends commands to the broker's security plugin and waits for its answer.
+/// Sends commands to the broker's security plugin, as many at a time as the tool takes, and waits for its answers.
 ///
 /// # Errors
 /// [`ControlError`].
 pub fn order(state: &State, broker: &Broker, commands: &Value) -> Result<(), ControlError> {
+    let mut rest = commands["commands"].as_array().map_or(&[][..], Vec::as_slice);
+    while !rest.is_empty() {
+        let message = |n: usize| json!({ "commands": rest[..n] });
+        let fits = (1..=rest.len()).rev().find(|n| message(*n).to_string().len() <= LINE).unwrap_or(1);
+        send(state, broker, &message(fits))?;
+        rest = &rest[fits..];
+    }
+    Ok(())
+}
+
+fn send(state: &State, broker: &Broker, commands: &Value) -> Result<(), ControlError> {
     let tool = find("mosquitto_rr").ok_or(ControlError::NotInstalled)?;
     // The tool looks for a file of its own name in the configuration folder; a line is an option. The commands stand there
     // as `-m`: what version 2.0.11 reads with `-f` or `-s` reaches the plugin garbled.
