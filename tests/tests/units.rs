@@ -11,7 +11,7 @@ const UNITS: [&str; 2] = ["jukebox.service", "jukebox-office.service"];
 
 /// Every key that may stand in a unit: all of them are known to systemd 252. A newer one (`RestartSteps=`, `notify-reload`) would
 /// be ignored there with a warning, and what it promises would not happen.
-const KEYS: [&str; 27] = [
+const KEYS: [&str; 28] = [
     "Unit.Description",
     "Unit.Documentation",
     "Unit.After",
@@ -19,6 +19,7 @@ const KEYS: [&str; 27] = [
     "Unit.StartLimitIntervalSec",
     "Service.Type",
     "Service.ExecStart",
+    "Service.ExecStopPost",
     "Service.User",
     "Service.Group",
     "Service.Restart",
