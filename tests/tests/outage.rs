@@ -173,6 +173,30 @@ fn an_empty_queue_is_silent_or_plays_the_fallback_in_its_hours() {
     assert_eq!(silence(&mut w), 0.0);
 }
 
+/// Of entries far away only that they are whole is known: that is not yet enough to begin with, and must not be taken for it.
+#[test]
+fn a_skip_far_ahead_without_a_link_neither_hangs_nor_is_silent() {
+    let mut w = World::with(6, Library::new(&[240; 30]), fallback(false));
+    w.link = FAST;
+    for n in 0..30 {
+        w.ask("add", &format!(r#"{{"text":"Track {n}","twice":true}}"#));
+        w.pass(Span::ms(200));
+    }
+    w.pass(Span::s(300));
+    w.link = GONE;
+    w.pass(Span::s(60));
+    for entry in 1..25 {
+        w.command("skip", &entry.to_string());
+    }
+    w.pass(Span::s(120));
+    let now = w.ask("now", "")["data"].clone();
+    assert_eq!(now["state"], "playing", "{now}");
+    let turns = w.events.iter().filter(|e| e.0 == "fallback").count();
+    assert!(turns <= 4, "{turns} changes between queue and fallback");
+    let silence = silence(&mut w);
+    assert!(silence < 3.0, "{silence}");
+}
+
 #[test]
 fn silence_is_told_once_it_is_over_with_its_reason() {
     let mut w = World::new(5, Library::new(&[300]));

@@ -261,7 +261,10 @@ impl Jukebox {
         };
         let at = self.playback.position(&self.queue);
         let (level, whole) = self.planner.level(current.id, at);
-        let ready = whole || (level >= RESUME_LEVEL && self.planner.may_start(current.id, at));
+        // What is known to be whole may have been put away: it cannot begin before its index is read again.
+        let slot = self.planner.locate(current.id, at);
+        let here = slot.is_some_and(|n| self.planner.ready(current.id, n, None).is_some());
+        let ready = here && self.planner.may_start(current.id, at) && (whole || level >= RESUME_LEVEL);
         let told = self.playback.is_fed(current.id) || self.playback.next().is_some_and(|n| n.entry.id == current.id);
         if !ready || told {
             return;
