@@ -166,7 +166,7 @@ fn a_party_of_foreign_clients_fits_the_document() {
 }
 
 /// Keys of device discovery: <https://www.home-assistant.io/integrations/mqtt/#device-discovery-payload>, and for each
-/// platform the page `https://www.home-assistant.io/integrations/PLATFORM.mqtt/` (read in 2026).
+/// platform `https://www.home-assistant.io/integrations/PLATFORM.mqtt/`. Written from memory, not copied: to be compared with the pages.
 const SHARED: [&str; 5] = ["device", "origin", "components", "availability_topic", "qos"];
 const DEVICE: [&str; 6] = ["identifiers", "name", "manufacturer", "model", "sw_version", "serial_number"];
 const ORIGIN: [&str; 3] = ["name", "sw_version", "support_url"];

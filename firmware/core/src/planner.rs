@@ -136,6 +136,8 @@ pub struct Need {
     pub hopeful_kbps: Option<u32>,
     /// The link or the card is to be spared: no original for its own sake.
     pub thrifty: bool,
+    /// Nothing passes the link.
+    pub down: bool,
     /// Another number when the playhead has moved on.
     pub pace: u64,
 }
@@ -315,7 +317,12 @@ impl Planner {
                         n = slot + 1;
                         continue;
                     }
-                    let rank = if quick && level < STARTED { self.quickest(i, slot, need) } else { 0 };
+                    let rank = match self.trouble {
+                        // Without a link only the card answers. It holds the smallest as a rule; else another is tried.
+                        _ if !need.down && quick && level < STARTED => self.quickest(i, slot, need),
+                        Some(t) if need.down => t.tries as usize % plan.held.len().max(1),
+                        _ => 0,
+                    };
                     let page = slot / SEGMENTS_PER_PAGE;
                     return if plan.knows(rank, page) {
                         Missing::Part(Part::Segment { rank, slot }, level)

@@ -30,7 +30,8 @@ impl Jukebox {
         let (head, ahead) = (self.line().current().map(|e| e.id), self.settings.ahead);
         let at = self.playback.position(self.line()).span().as_s();
         let pace = at << 8 | head.map_or(0, |id| self.playback.slots_fed(id) as u64 & 0xff);
-        let need = Need { ahead, silent, kbps, hopeful_kbps, thrifty: false, pace };
+        let down = self.link.down_since().is_some();
+        let need = Need { ahead, silent, kbps, hopeful_kbps, thrifty: false, down, pace };
         if self.planner.may_wish(self.now, need) {
             let queue: Vec<Ahead> = self.walk(&self.queue).collect();
             let spare: Vec<Ahead> = self.walk(&self.fallback.list).collect();
