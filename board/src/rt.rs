@@ -52,14 +52,29 @@ pub fn trim() {
     };
 }
 
-/// Unmaps the program's and its libraries' clean pages, so that what only the start needed does not count as ours for
-/// ever; what is still in use comes back from the page cache when it is touched (microseconds a page, no reading).
-pub fn forget_program() {
-    let Ok(maps) = std::fs::read_to_string("/proc/self/smaps") else { return };
-    for (start, length) in clean_program(&maps) {
-        // SAFETY: a private mapping of a file, not writable and without a page of its own (`Anonymous: 0`): every byte
-        // of it is the file's, and reads the same after the kernel has mapped it again.
-        unsafe { libc::madvise(start as *mut libc::c_void, length, libc::MADV_DONTNEED) };
+/// The program's and its libraries' read-only mappings, whose pages the page cache holds anyway.
+///
+/// The kernel maps sixteen pages around each one that is touched, and they stay: after a while nearly all of the program
+/// counts as ours, though little of it runs.
+#[derive(Debug)]
+pub struct CleanPages(Vec<(usize, usize)>);
+
+impl CleanPages {
+    /// Finds them. To be called when all libraries are loaded.
+    ///
+    /// # Errors
+    /// `/proc` cannot be read.
+    pub fn find() -> io::Result<Self> {
+        Ok(Self(clean_program(&std::fs::read_to_string("/proc/self/smaps")?)))
+    }
+
+    /// Unmaps them; what is still in use comes back from the page cache when it is touched (microseconds, no reading).
+    pub fn forget(&self) {
+        for &(start, length) in &self.0 {
+            // SAFETY: a private mapping of a file, not writable and without a page of its own (`Anonymous: 0`), so it
+            // never has one: every byte of it is the file's, and reads the same after the kernel has mapped it again.
+            unsafe { libc::madvise(start as *mut libc::c_void, length, libc::MADV_DONTNEED) };
+        }
     }
 }
 
@@ -120,12 +135,12 @@ mod tests {
 
     #[test]
     fn what_is_forgotten_works_on() {
-        let before = std::fs::read_to_string("/proc/self/smaps").map(|s| clean_program(&s).len()).unwrap();
-        assert!(before > 2, "this program and its libraries");
+        let pages = CleanPages::find().unwrap();
+        assert!(pages.0.len() > 2, "this program and its libraries");
         let threads: Vec<_> =
             (0..4).map(|n| std::thread::spawn(move || (0..200).map(|k| format!("{n} {k}")).collect())).collect();
         for _ in 0..20 {
-            forget_program();
+            pages.forget();
         }
         for (n, thread) in threads.into_iter().enumerate() {
             let told: Vec<String> = thread.join().unwrap();

@@ -42,6 +42,8 @@ const START_RAMP_MS: u32 = 500;
 const PROBE_DEADLINE: Duration = Duration::from_secs(1);
 /// How often the machine is looked at.
 const LOOK_AROUND: Duration = Duration::from_secs(30);
+/// How often the program's pages that are not in use are given back.
+const FORGET: Duration = Duration::from_secs(10);
 /// How often the library's root is looked at.
 const REFRESH: Duration = Duration::from_secs(60);
 /// Each request of a refresh.
@@ -148,6 +150,7 @@ impl Parts {
             written_at_start,
         };
         parts.refresh_catalogue();
+        tokio::task::spawn_local(forget_for_ever());
         parts.look_around_for_ever(config.fallback.clone(), config.office.metered.clone());
         Ok((parts, jukebox))
     }
@@ -342,7 +345,6 @@ impl Parts {
         tokio::task::spawn_local(async move {
             loop {
                 jukebox_board::rt::trim();
-                jukebox_board::rt::forget_program();
                 fetcher.metered(default_interface().is_some_and(|name| metered.contains(&name)));
                 let (unix, synced) = clock::now(fetcher.office_date());
                 let _ = inbox.send(News::Input(Input::Clock { unix, synced })).await;
@@ -364,6 +366,15 @@ impl Parts {
         }
         let vitals = vitals(&self.fetcher, &self.cache, self.written_at_start, trouble);
         let _ = self.inbox.try_send(News::Input(Input::Vitals(vitals)));
+    }
+}
+
+/// Keeps small what counts as the player's memory.
+async fn forget_for_ever() {
+    let Ok(pages) = jukebox_board::rt::CleanPages::find() else { return };
+    loop {
+        tokio::time::sleep(FORGET).await;
+        pages.forget();
     }
 }
 
