@@ -6,8 +6,10 @@
 
 mod sound {
     mod alsa;
+    mod formats;
     mod material;
     mod orders;
+    mod panics;
     mod play;
     mod races;
     mod rig;

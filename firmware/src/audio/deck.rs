@@ -210,8 +210,7 @@ impl Deck {
             0 // all of the body was the tail before
         } else if let Some((start, end)) = p.left.pop() {
             tail = p.left.len() < p.tail;
-            let chewed = if self.decoder.is_some() { self.chew(&p.bytes[start..end]) } else { Chewed::Bad };
-            match chewed {
+            match self.chew(&p.bytes[start..end]) {
                 Chewed::Frames(n) => {
                     p.good = true;
                     if n > 0 {
@@ -263,6 +262,9 @@ impl Deck {
 
     /// Decodes one packet into `pcm`, untrimmed.
     fn chew(&mut self, packet: &[u8]) -> Chewed {
+        if let (None, Some(rendition)) = (&self.decoder, &self.rendition) {
+            self.decoder = decoder(&rendition.init).ok();
+        }
         let Some(decoder) = &mut self.decoder else { return Chewed::Bad };
         let pcm = &mut self.pcm;
         let caught = catch_unwind(AssertUnwindSafe(|| {
@@ -280,7 +282,7 @@ impl Deck {
             }
             Ok(Err(_)) => Chewed::Bad,
             Err(_) => {
-                // What a panic leaves behind is not to be trusted: a fresh decoder at the next segment.
+                // What a panic leaves behind is not to be trusted: a fresh decoder for the next packet.
                 self.decoder = None;
                 self.panics += 1;
                 Chewed::Panicked

@@ -75,6 +75,13 @@ pub fn ffmpeg_reference(path: &Path) -> Vec<f32> {
     raw.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
 }
 
+/// Energy of the difference against the energy of the reference. At any other lag than 0 it is near 0 dB.
+pub fn residual_db(found: &[f32], reference: &[f32]) -> f64 {
+    let power = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>();
+    let error = power(&mut found.iter().zip(reference).map(|(a, b)| f64::from(*a) - f64::from(*b)));
+    10.0 * (error / power(&mut reference.iter().map(|x| f64::from(*x)))).log10()
+}
+
 /// The samples of a WAV that the virtual DAC wrote (its header is 44 bytes).
 pub fn recorded(path: &Path, bytes: usize) -> Vec<i32> {
     integers(&std::fs::read(path).unwrap()[44..], bytes)
@@ -86,4 +93,21 @@ pub fn assert_same(found: &[i32], expected: &[i32], what: &str) {
     assert_eq!(first, None, "{what}: first difference at sample {first:?} of {}", expected.len());
     assert!(found.len() >= expected.len(), "{what}: {} of {} samples", found.len(), expected.len());
     assert!(found[expected.len()..].iter().all(|&x| x == 0), "{what}: sound after the end");
+}
+
+/// Writes the right checksum into every page of an Ogg file (RFC 3533, section 6).
+pub fn mend_ogg(bytes: &mut [u8]) {
+    let mut at = 0;
+    while at < bytes.len() {
+        assert_eq!(bytes[at..at + 4], *b"OggS");
+        let segments = usize::from(bytes[at + 26]);
+        let body: usize = bytes[at + 27..at + 27 + segments].iter().map(|&n| usize::from(n)).sum();
+        let page = &mut bytes[at..at + 27 + segments + body];
+        page[22..26].fill(0);
+        let step = |crc: u32, bit: bool| if bit { crc << 1 ^ 0x04c1_1db7 } else { crc << 1 };
+        let crc =
+            page.iter().fold(0u32, |crc, &b| (0..8).fold(crc ^ u32::from(b) << 24, |crc, _| step(crc, crc >> 31 == 1)));
+        page[22..26].copy_from_slice(&crc.to_le_bytes());
+        at += page.len();
+    }
 }

@@ -125,12 +125,16 @@ impl Packets {
 }
 
 impl Cut {
-    /// A rendition of the only track of a library.
-    pub fn published(library: &Path, name: RenditionName) -> Self {
+    /// A rendition of the track of a library that is called so; of the only one.
+    pub fn published(library: &Path, title: Option<&str>, name: RenditionName) -> Self {
         let object = |d: &Digest| std::fs::read(library.join(d.path())).unwrap();
         let root = Root::parse(&std::fs::read(library.join(ROOT)).unwrap()).unwrap();
-        let page = zstd::bulk::decompress(&object(&root.pages[0].object), MAX_OBJECT).unwrap();
-        let record = Record::parse(&object(&CataloguePage::parse(&page).unwrap().rows[0].record)).unwrap();
+        let rows = root.pages.iter().flat_map(|p| {
+            let page = zstd::bulk::decompress(&object(&p.object), MAX_OBJECT).unwrap();
+            CataloguePage::parse(&page).unwrap().rows
+        });
+        let row = rows.into_iter().find(|r| title.is_none_or(|t| r.title == t)).unwrap();
+        let record = Record::parse(&object(&row.record)).unwrap();
         let rendition = record.rendition(name).unwrap().clone();
         let pages = rendition.index.iter().map(|i| IndexPage::parse(&object(&i.object)).unwrap());
         let refs: Vec<SegmentRef> = pages.flat_map(|p| p.segments().collect::<Vec<_>>()).collect();

@@ -144,13 +144,6 @@ fn mp3_has_the_right_length_no_lag_and_ffmpegs_samples() {
     }
 }
 
-/// Energy of the difference against the energy of the reference. At any other lag than 0 it is near 0 dB.
-fn residual_db(found: &[f32], reference: &[f32]) -> f64 {
-    let power = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>();
-    let error = power(&mut found.iter().zip(reference).map(|(a, b)| f64::from(*a) - f64::from(*b)));
-    10.0 * (error / power(&mut reference.iter().map(|x| f64::from(*x)))).log10()
-}
-
 /// Codes a WAV (48 kHz, stereo, 16 bits) as our office does: the two packets before each border without prediction.
 fn our_opus(samples: &[i32], border_every: usize) -> (Packets, Vec<usize>) {
     let mut encoder = opus::Encoder::new(48_000, opus::Channels::Stereo, opus::Application::Audio).unwrap();

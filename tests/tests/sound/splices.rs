@@ -17,7 +17,7 @@ fn published(file: &std::path::Path) -> [Cut; 3] {
     let library = tempfile::tempdir().unwrap();
     publish(&Options::new(file.parent().unwrap(), library.path())).unwrap();
     let names = [RenditionName::Original, RenditionName::Opus96, RenditionName::Opus32];
-    names.map(|name| Cut::published(library.path(), name))
+    names.map(|name| Cut::published(library.path(), None, name))
 }
 
 /// The pieces of a track whose segments are of the renditions that `choose` says.
