@@ -119,6 +119,9 @@ pub struct Output {
     /// Loudness that tracks are brought to, in LUFS, -40 to -5.
     #[serde(deserialize_with = "loudness")]
     pub loudness_lufs: f32,
+    /// Seconds that neighbours not of one album are cross-faded, 0 to 12; 0: never.
+    #[serde(deserialize_with = "within::<_, u8, 0, 12>")]
+    pub crossfade_s: u8,
     /// Minutes without music until the PCM is closed, 1 to 1440.
     #[serde(deserialize_with = "within::<_, u32, 1, 1440>")]
     pub idle_close_min: u32,
@@ -135,6 +138,7 @@ impl Default for Output {
             volume_max: 100,
             first_volume: 30,
             loudness_lufs: -18.0,
+            crossfade_s: 0,
             idle_close_min: 10,
             record: None,
         }

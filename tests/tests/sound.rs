@@ -6,6 +6,7 @@
 
 mod sound {
     mod alsa;
+    mod crossfade;
     mod formats;
     mod material;
     mod orders;

@@ -47,6 +47,10 @@ pub struct Settings {
     pub first_volume: u8,
     /// Loudness that tracks are brought to, LUFS.
     pub loudness_lufs: f32,
+    /// How long neighbours that are not of one album are cross-faded; zero: never.
+    pub crossfade: Span,
+    /// The output runs at one rate whatever plays, so that tracks of different rates can be cross-faded too.
+    pub fixed_rate: bool,
     /// How much of the coming queue should be on board.
     pub ahead: Span,
     /// Nothing but originals is fetched.

@@ -334,7 +334,7 @@ impl Jukebox {
             self.playback.due_from_now();
         }
         let line = if self.fallback.on.is_some() { &self.fallback.list } else { &self.queue };
-        let happened = self.playback.feed(self.now, line, &self.planner, self.settings.loudness_lufs);
+        let happened = self.playback.feed(self.now, line, &self.planner, &self.settings);
         happened.into_iter().for_each(|h| self.happened(h));
         self.wish();
         let orders: Vec<_> = self.playback.take_orders().collect();
@@ -502,7 +502,7 @@ impl Jukebox {
                 let track = self.fallback.list.find(id).map(|(_, e)| e.track);
                 self.event("started", json!({"entry": null, "source": "fallback", "track": track}));
             }
-            Happened::Finished(id, played) if is_fallback(id) => {
+            Happened::Finished(id, played, _) if is_fallback(id) => {
                 let track = self.fallback.list.find(id).map(|(_, e)| e.track);
                 let facts = json!({"entry": null, "source": "fallback", "track": track, "played_ms": played.as_ms()});
                 self.event("finished", facts);
@@ -519,9 +519,10 @@ impl Jukebox {
                     self.save_position();
                 }
             }
-            Happened::Finished(id, last_seen) => {
+            Happened::Finished(id, last_seen, early) => {
                 // Frames are looked at now and then: the last look was before the end.
-                let played = self.planner.length(id).unwrap_or(last_seen);
+                let end = |all: Frames| Frames::new(all.n.saturating_sub(early.at_rate(all.rate)), all.rate);
+                let played = self.planner.length(id).map_or(last_seen, end);
                 if self.queue.current().is_some_and(|e| e.id == id) {
                     self.remember_current(played, false);
                 }

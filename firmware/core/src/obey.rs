@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::checkpoint::{Intent, StopAfter};
 use crate::command::{self, Command, Mode, Refusal, Request, Verb, What};
 use crate::exchange::{Incoming, List, Listed, Output, Source};
+use crate::fallback::is_fallback;
 use crate::gesture::{Button, Gesture};
 use crate::jukebox::{Ask, Jukebox, Notice, Pending};
 use crate::library::{Row, playlist_id};
@@ -326,8 +327,10 @@ impl Jukebox {
 
     /// The queue has changed behind the current entry: if the decoder has another order, what it has is taken back.
     fn line_changed(&mut self) {
-        let ids = self.queue.iter().map(|e| e.id);
-        if !self.playback.fed().zip(ids).all(|(fed, id)| fed == id) {
+        let ids: Vec<EntryId> = self.queue.iter().map(|e| e.id).collect();
+        let fits = |(i, fed): (usize, EntryId)| ids.get(i).map_or(is_fallback(fed), |id| *id == fed);
+        let same = self.playback.fed().enumerate().all(fits);
+        if !same {
             self.behind_current_changed();
         }
     }

@@ -520,6 +520,26 @@ impl Planner {
         Some(Ready { segment: held.segment(n)?, rendition: Arc::clone(&held.rendition), last: plan.is_last(n) })
     }
 
+    /// Slot `n` of an entry in this rendition and no other, if it is on board.
+    pub(crate) fn ready_in(&self, entry: EntryId, n: usize, name: RenditionName) -> Option<Ready> {
+        let plan = self.find(entry)?;
+        let held = plan.held.iter().find(|h| h.rendition.name == name && h.has(n))?;
+        Some(Ready { segment: held.segment(n)?, rendition: Arc::clone(&held.rendition), last: plan.is_last(n) })
+    }
+
+    /// Up to where an entry is on board in this rendition without a hole from slot `n` on.
+    pub(crate) fn held_until(&self, entry: EntryId, n: usize, name: RenditionName) -> Span {
+        let Some(plan) = self.find(entry) else { return Span(0) };
+        let held = plan.held.iter().find(|h| h.rendition.name == name);
+        let end = held.map_or(n, |h| (n..).find(|&k| !h.has(k)).unwrap_or(n));
+        plan.begins(end)
+    }
+
+    /// Where slot `n` of an entry begins.
+    pub(crate) fn begins(&self, entry: EntryId, n: usize) -> Span {
+        self.find(entry).map_or(Span(0), |p| p.begins(n))
+    }
+
     /// A segment turned out not to be in the store as it should.
     pub fn torn(&mut self, entry: EntryId, digest: Digest) {
         self.turn += 1;

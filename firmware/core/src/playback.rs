@@ -3,15 +3,20 @@
 //! What people want is the *intent*; what is so is derived from frames that left the DAC. The *line* is what was given to
 //! the decoder in this generation: entries in order, the current one first, so that tracks follow each other without a gap.
 //! A skip, a seek or a stop starts a new generation; nothing else does.
+//!
+//! *Overlap*: how long before an entry's end the next one begins, cross-faded. It is decided when the decoder is about to be
+//! given the first piece that it touches, and only if all of it is on board; until it is over both keep to their renditions.
+//! Half of it belongs to each: in the middle, where the next one becomes the louder, it is the one that plays.
 
 use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::checkpoint::Intent;
+use crate::exchange::Settings;
 use crate::fallback::is_fallback;
 use crate::library::{Gain, RenditionName};
-use crate::planner::Planner;
+use crate::planner::{Planner, Ready};
 use crate::queue::{Entry, Queue};
 use crate::sound::{EntryId, Heard, Order, OutputState, PIECES_AHEAD, Piece};
 use crate::time::{Frames, Instant, Span};
@@ -27,6 +32,10 @@ const LISTEN: Span = Span::ms(250);
 const LISTEN_CLOSELY: Span = Span::ms(20);
 /// Without a moved frame for so long it is not playing.
 const STILL: Span = Span::ms(700);
+/// A shorter cross-fade is none.
+const SHORTEST: Span = Span::ms(500);
+/// What is given of a track before a cross-fade begins in it, at least.
+const ALONE: Span = Span::s(1);
 /// Periods of the device make the count of frames jump: up to this much is no silence.
 const SLACK: Span = Span::ms(150);
 
@@ -47,6 +56,10 @@ struct Fed {
     gain: Gain,
     /// Its last segment was given.
     complete: bool,
+    /// The segment that is given next.
+    next: usize,
+    /// So long before the end of the entry before it begins.
+    overlap: Span,
     /// The last piece given for it.
     last_seq: u64,
     /// The rendition of that piece.
@@ -59,9 +72,8 @@ pub struct Playback {
     intent: Intent,
     generation: u32,
     seq: u64,
-    given: VecDeque<u64>,
+    given: VecDeque<(u64, EntryId)>,
     line: VecDeque<Fed>,
-    next_segment: usize,
     /// Where another rendition begins in what was given: entry, time, which.
     changes: VecDeque<(EntryId, Span, RenditionName)>,
     start: Frames,
@@ -90,8 +102,9 @@ pub struct Playback {
 pub enum Happened {
     /// The first frame of an entry left the DAC.
     Started(EntryId),
-    /// The last frame of an entry left the DAC, after so much of it.
-    Finished(EntryId, Frames),
+    /// The last frame of an entry left the DAC, after so much of it; or, so long before its last frame, that one at which a
+    /// cross-fade makes the next one the louder.
+    Finished(EntryId, Frames, Span),
     /// It ran dry.
     Stalled,
     /// It goes on after this long.
@@ -108,7 +121,6 @@ impl Playback {
             seq: 0,
             given: VecDeque::new(),
             line: VecDeque::new(),
-            next_segment: 0,
             changes: VecDeque::new(),
             start,
             aside: None,
@@ -196,12 +208,10 @@ impl Playback {
         if self.given.len() >= PIECES_AHEAD {
             return None;
         }
-        match self.line.back() {
-            Some(f) if !f.complete => {
-                planner.ready(f.entry, self.next_segment, Some(f.rendition)).is_none().then_some(f.entry)
-            }
-            Some(f) if self.last == Some(f.entry) => None,
-            back => {
+        match (self.goes_on(planner), self.line.back()) {
+            (Some(i), _) => self.on(i, planner).is_none().then(|| self.line[i].entry),
+            (None, Some(f)) if self.last == Some(f.entry) => None,
+            (None, back) => {
                 let next = back.map_or_else(|| queue.current(), |f| queue.after(f.entry))?;
                 let start = if back.is_none() { self.start } else { Frames::default() };
                 let here = planner.locate(next.id, start).and_then(|n| planner.ready(next.id, n, None));
@@ -279,16 +289,14 @@ impl Playback {
     /// already, and only a new generation helps.
     pub fn take_back(&mut self, keep: EntryId) -> bool {
         let Some(i) = self.line.iter().position(|f| f.entry == keep) else { return true };
-        if i + 1 == self.line.len() {
-            return true;
-        }
+        let Some(next) = self.line.get(i + 1) else { return true };
         let last = self.line[i].last_seq;
-        // While the decoder is still at the entry that stays, nothing of the next one is in the ring.
-        if !self.given.contains(&last) {
+        // While the decoder is still at the entry that stays, nothing of the next one is in the ring, unless they overlap.
+        if next.overlap > Span(0) || !self.given.iter().any(|g| g.0 == last) {
             return false;
         }
         self.line.truncate(i + 1);
-        self.given.retain(|&s| s <= last);
+        self.given.retain(|g| g.0 <= last);
         self.orders.push(Order::Forget { seq: last });
         true
     }
@@ -301,7 +309,7 @@ impl Playback {
     /// How many slots of an entry, from its first, are with the decoder.
     pub fn slots_fed(&self, entry: EntryId) -> usize {
         match self.line.iter().position(|f| f.entry == entry) {
-            Some(i) if i + 1 == self.line.len() && !self.line[i].complete => self.next_segment,
+            Some(i) if !self.line[i].complete => self.line[i].next,
             Some(_) => usize::MAX,
             None => 0,
         }
@@ -326,33 +334,89 @@ impl Playback {
     pub fn next_to_feed<'q>(&'q self, queue: &'q Queue) -> Option<&'q Entry> {
         match self.line.back() {
             None => queue.current(),
-            Some(f) if self.last == Some(f.entry) => None,
-            Some(f) if f.complete && self.follow.is_some() => self.follow.as_ref().map(|n| &n.entry),
-            Some(f) if f.complete => queue.after(f.entry),
-            Some(_) => None,
+            Some(_) if self.line.iter().any(|f| !f.complete) => None,
+            Some(f) => self.follower(f.entry, queue),
         }
     }
 
+    /// What comes behind an entry.
+    fn follower<'q>(&'q self, entry: EntryId, queue: &'q Queue) -> Option<&'q Entry> {
+        match &self.follow {
+            _ if self.last == Some(entry) => None,
+            Some(next) => Some(&next.entry),
+            None => queue.after(entry),
+        }
+    }
+
+    /// Which of what was begun goes on next, as a place in the line: of two that overlap, the one that sounds first.
+    fn goes_on(&self, planner: &Planner) -> Option<usize> {
+        let i = self.line.len().checked_sub(1)?;
+        let b = &self.line[i];
+        match i.checked_sub(1).map(|k| &self.line[k]).filter(|a| !a.complete) {
+            Some(a) => {
+                let length = planner.length(a.entry).map_or(Span(0), Frames::span);
+                let next_b = planner.begins(b.entry, b.next).0 + length.0.saturating_sub(b.overlap.0);
+                Some(if b.complete || planner.begins(a.entry, a.next).0 <= next_b { i - 1 } else { i })
+            }
+            None => (!b.complete).then_some(i),
+        }
+    }
+
+    /// The next piece of a place in the line, if it is on board.
+    fn on(&self, i: usize, planner: &Planner) -> Option<Ready> {
+        let f = &self.line[i];
+        if i + 1 < self.line.len() || planner.begins(f.entry, f.next) < f.overlap {
+            return planner.ready_in(f.entry, f.next, f.rendition);
+        }
+        planner.ready(f.entry, f.next, Some(f.rendition))
+    }
+
+    /// How long what follows the last of the line should overlap with it, if it should begin before that one's next piece.
+    fn overlap(&self, queue: &Queue, planner: &Planner, settings: &Settings) -> Option<(EntryId, Span)> {
+        let a = self.line.back().filter(|a| settings.crossfade > Span(0) && !a.complete)?;
+        let b = self.follower(a.entry, queue)?.id;
+        let alone = self.line.iter().rev().nth(1).is_none_or(|before| before.complete);
+        let resumes = self.follow.as_ref().is_some_and(|n| n.start.n > 0);
+        let lengths = [planner.length(a.entry)?, planner.length(b)?];
+        let [length, next] = lengths.map(Frames::span);
+        let begins = planner.begins(a.entry, a.next);
+        // A third of a short track sounds alone. What the decoder has is not taken back.
+        let most = settings.crossfade.min(Span(length.0.min(next.0) / 3));
+        let overlap = most.min(Span(length.0.saturating_sub(begins.0 + ALONE.0)));
+        let touched = planner.begins(a.entry, a.next + 1).0 + overlap.0 > length.0;
+        let together = album(a.entry, planner).is_some_and(|mine| album(b, planner) == Some(mine));
+        let rates = settings.fixed_rate || lengths[0].rate == lengths[1].rate;
+        if !touched || !alone || overlap < SHORTEST || resumes || together || !rates || planner.bad(b).is_some() {
+            return None;
+        }
+        let first = planner.ready(b, planner.locate(b, Frames::default())?, None)?.rendition.name;
+        let enough = planner.held_until(b, 0, first) >= next.min(Span(overlap.0 + RESUME_LEVEL.0));
+        let whole = planner.held_until(a.entry, a.next, a.rendition) >= length;
+        (enough && whole).then_some((b, overlap))
+    }
+
     /// Gives the decoder what it can take.
-    pub fn feed(&mut self, now: Instant, queue: &Queue, planner: &Planner, target_lufs: f32) -> Option<Happened> {
+    pub fn feed(&mut self, now: Instant, queue: &Queue, planner: &Planner, settings: &Settings) -> Option<Happened> {
         if self.intent == Intent::Stopped {
             return None;
         }
         let mut happened = None;
         while self.given.len() < PIECES_AHEAD {
-            let fresh = self.next_to_feed(queue).map(|e| e.id);
-            let (entry, n, from) = match (fresh, self.line.back()) {
-                (Some(e), last) => {
+            let early = self.overlap(queue, planner, settings);
+            let fresh = early.map(|o| o.0).or_else(|| self.next_to_feed(queue).map(|e| e.id));
+            let on = if fresh.is_none() { self.goes_on(planner) } else { None };
+            let (entry, n, from, ready) = match (fresh, on) {
+                (Some(e), _) => {
                     let follows = self.follow.as_ref().map_or(Frames::default(), |n| n.start);
-                    let start = if last.is_none() { self.start } else { follows };
+                    let start = if self.line.is_empty() { self.start } else { follows };
                     let Some(n) = planner.locate(e, start) else { break };
-                    (e, n, start)
+                    (e, n, start, planner.ready(e, n, None))
                 }
-                (None, Some(f)) if !f.complete => (f.entry, self.next_segment, Frames::default()),
-                _ => break,
+                (None, Some(i)) => (self.line[i].entry, self.line[i].next, Frames::default(), self.on(i, planner)),
+                (None, None) => break,
             };
-            let last = self.line.back().filter(|_| fresh.is_none()).map(|f| f.rendition);
-            let Some(ready) = planner.ready(entry, n, last) else { break };
+            let last = on.map(|i| self.line[i].rendition);
+            let Some(ready) = ready else { break };
             if self.line.is_empty() && !planner.may_start(entry, from) {
                 break;
             }
@@ -365,22 +429,23 @@ impl Playback {
                 self.starving = None;
                 happened = Some(Happened::Resumed(now.since(since)));
             }
+            let overlap = early.map_or(Span(0), |o| o.1);
             if fresh.is_some() {
-                let gain = gain(entry, queue, planner, target_lufs);
-                let rendition = ready.rendition.name;
-                self.line.push_back(Fed { entry, start: from, gain, complete: false, last_seq: 0, rendition });
+                let gain = gain(entry, queue, planner, settings.loudness_lufs);
+                let (rendition, complete, last_seq) = (ready.rendition.name, false, 0);
+                self.line.push_back(Fed { entry, start: from, gain, complete, next: n, overlap, last_seq, rendition });
                 self.follow.take_if(|n| n.entry.id == entry);
             }
             self.seq += 1;
-            let Some(fed) = self.line.back_mut() else { break };
+            let Some(fed) = self.line.iter_mut().rfind(|f| f.entry == entry) else { break };
             (fed.complete, fed.last_seq, fed.rendition) = (ready.last, self.seq, ready.rendition.name);
+            fed.next = n + 1;
             if last != Some(ready.rendition.name) {
                 let (r, body) = (&ready.rendition, ready.segment.first_frame);
                 let begin = Frames::new(body.saturating_sub(r.delay), r.init.rate).span().max(from.span());
                 self.changes.push_back((entry, begin, r.name));
             }
-            self.next_segment = n + 1;
-            self.given.push_back(self.seq);
+            self.given.push_back((self.seq, entry));
             self.orders.push(Order::Play(Piece {
                 seq: self.seq,
                 generation: self.generation,
@@ -391,6 +456,7 @@ impl Playback {
                 segment: ready.segment,
                 gain: fed.gain,
                 last: ready.last,
+                overlap,
             }));
         }
         happened
@@ -398,7 +464,9 @@ impl Playback {
 
     /// A piece is in the ring.
     pub fn decoded(&mut self, seq: u64) {
-        self.given.retain(|&s| s > seq);
+        // Pieces of two entries that overlap are not decoded in the order in which they were given.
+        let Some(entry) = self.given.iter().find(|g| g.0 == seq).map(|g| g.1) else { return };
+        self.given.retain(|g| g.0 > seq || g.1 != entry);
     }
 
     /// The sound device changed.
@@ -430,7 +498,8 @@ impl Playback {
             {
                 self.line.pop_front();
                 self.start = self.line.front().map_or(Frames::default(), |f| f.start);
-                happened.push(Happened::Finished(f.entry, last_at));
+                let early = self.line.front().map_or(Span(0), |f| Span(f.overlap.0 / 2));
+                happened.push(Happened::Finished(f.entry, last_at, early));
             }
             if moved > 0 && self.announced != Some(heard.entry) {
                 self.announced = Some(heard.entry);
@@ -439,14 +508,14 @@ impl Playback {
             if heard.ended && self.line.len() == 1 && self.line.iter().all(|f| f.complete) && self.given.is_empty() {
                 self.line.clear();
                 self.start = Frames::default();
-                happened.push(Happened::Finished(heard.entry, heard.at));
+                happened.push(Happened::Finished(heard.entry, heard.at, Span(0)));
             }
         }
         let here = heard.at.span();
         while self.changes.get(1).is_some_and(|c| c.0 == heard.entry && c.1 <= here) {
             self.changes.pop_front();
         }
-        let dry = self.given.is_empty() && self.line.back().is_some_and(|f| !f.complete) && heard.ring_ms == 0;
+        let dry = self.given.is_empty() && self.line.iter().any(|f| !f.complete) && heard.ring_ms == 0;
         if self.intent == Intent::Playing && dry && moved == 0 && self.starving.is_none() {
             self.starving = Some(now);
             happened.push(Happened::Stalled);
@@ -493,9 +562,14 @@ impl Playback {
     }
 }
 
+/// The album of an entry.
+fn album(entry: EntryId, planner: &Planner) -> Option<u64> {
+    planner.record(entry)?.album_gain.as_ref().map(|a| a.album)
+}
+
 /// The gain of an entry: the album's if a neighbour in the queue is of the same album, else the track's own.
 fn gain(entry: EntryId, queue: &Queue, planner: &Planner, target_lufs: f32) -> Gain {
-    let album = |id: EntryId| planner.record(id).and_then(|r| r.album_gain.as_ref()).map(|a| a.album);
+    let album = |id| album(id, planner);
     let mine = album(entry);
     let neighbours = queue.iter().zip(queue.iter().skip(1));
     let together = mine.is_some()

@@ -8,7 +8,7 @@ use alloc::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::library::{Digest, Gain, Rendition, SegmentRef};
-use crate::time::Frames;
+use crate::time::{Frames, Span};
 
 /// Names an entry of the queue for its whole life; never used again.
 #[derive(
@@ -52,12 +52,15 @@ pub struct Piece {
     pub original_rate: u32,
     /// The rendition ends with this piece.
     pub last: bool,
+    /// Of an entry's first piece: its first frame sounds so long before the last one of the entry before, cross-faded. That
+    /// entry's own pieces follow it, mixed with this entry's in the order in which they sound, and keep to their renditions.
+    pub overlap: Span,
 }
 
 /// What playback asks of the audio threads.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Order {
-    /// Decode this after all pieces before it. At most [`PIECES_AHEAD`] are given that are not yet decoded.
+    /// Decode this after all pieces before it, but for [`Piece::overlap`]. At most [`PIECES_AHEAD`] are given that are not yet decoded.
     Play(Piece),
     /// Forget every piece and every frame not yet heard: fade out, drop the ring, fade in what comes next over 5 ms.
     /// The drop waits (at most 200 ms) for the first frames of the new generation if `more` comes, so that nothing is lost.

@@ -34,6 +34,10 @@ impl Span {
     pub const fn as_s(self) -> u64 {
         self.0 / 1_000_000
     }
+    /// In frames, cut.
+    pub const fn at_rate(self, rate: u32) -> u64 {
+        (self.0 as u128 * rate as u128 / 1_000_000) as u64
+    }
 }
 
 impl Instant {

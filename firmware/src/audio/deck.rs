@@ -339,6 +339,7 @@ fn decoder(init: &Init) -> Result<Box<dyn AudioDecoder>, Undecodable> {
 #[cfg(test)]
 pub(crate) mod tests {
     use jukebox_core::library::{Digest, Gain, RenditionName, SegmentRef};
+    use jukebox_core::time::Span;
     use symphonia::core::audio::GenericAudioBufferRef;
     use symphonia::core::codecs::CodecInfo;
     use symphonia::core::codecs::audio::FinalizeResult;
@@ -358,9 +359,19 @@ pub(crate) mod tests {
         let rendition =
             Arc::new(Rendition { name, init, delay: 0, frames, true_peak: -1.0, size, object, index: vec![] });
         let segment = SegmentRef { length, first_frame, digest };
-        let (entry, gain) = (EntryId(entry), Gain(0.0));
-        let piece =
-            Piece { seq, generation, entry, rendition, segment, from: 0, gain, original_rate: rate, last: false };
+        let (entry, gain, overlap) = (EntryId(entry), Gain(0.0), Span(0));
+        let piece = Piece {
+            seq,
+            generation,
+            entry,
+            rendition,
+            segment,
+            from: 0,
+            gain,
+            original_rate: rate,
+            last: false,
+            overlap,
+        };
         (piece, bytes)
     }
 

@@ -1,7 +1,8 @@
 //! The decoder thread: orders in; pieces to blocks to the line; reports out.
 //!
 //! It works in small steps (one packet each) and looks at its orders between them, so that a skip never waits for a
-//! segment. With nothing to do it sleeps until it is rung, or until the ring has room; it never spins.
+//! segment. With nothing to do it sleeps until it is rung, or until the ring has room; it never spins. Where two tracks
+//! overlap, the one that ends moves to a deck of its own, and the two are decoded in turn.
 
 use std::collections::VecDeque;
 use std::io;
@@ -9,12 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jukebox_board::output::Content;
-use jukebox_core::library::Digest;
+use jukebox_core::library::{Digest, SegmentRef};
 use jukebox_core::sound::{EntryId, OutputState, PIECES_AHEAD, Piece, Report};
-use jukebox_core::time::Frames;
+use jukebox_core::time::{Frames, Span};
 
 use super::Settings;
-use super::deck::{Deck, content};
+use super::deck::{Block, Deck, content};
 use super::feed::{Feed, RING_MS, Start};
 use super::inbox::{Inbox, Job};
 use super::line::{Line, Shared, WATCH};
@@ -39,6 +40,16 @@ enum Fresh {
     Splice,
 }
 
+/// A track that goes on beneath the next one, to its end.
+struct Under {
+    deck: Deck,
+    /// What is in its deck, or was last.
+    piece: Piece,
+    factor: f32,
+    /// Reported once it is in the ring.
+    done: Option<u64>,
+}
+
 pub(crate) struct Decoder<Read, Tell> {
     inbox: Arc<Inbox>,
     shared: Shared,
@@ -49,6 +60,8 @@ pub(crate) struct Decoder<Read, Tell> {
     pieces: VecDeque<Piece>,
     /// What is in the deck, or was last.
     current: Option<Piece>,
+    /// The track before, if the one in the deck begins before its end.
+    under: Option<Under>,
     /// The next block begins something.
     fresh: Option<Fresh>,
     /// Frames to be left out, so that both clocks meet.
@@ -83,6 +96,7 @@ where
             tell,
             pieces: VecDeque::with_capacity(2 * PIECES_AHEAD),
             current: None,
+            under: None,
             fresh: None,
             leave_out: 0,
             factor: 1.0,
@@ -127,7 +141,7 @@ where
                 self.generation = generation;
                 self.pieces.retain(|p| p.generation >= generation);
                 self.deck.unload();
-                (self.done, self.torn, self.bad, self.fresh) = (None, None, None, None);
+                (self.done, self.torn, self.bad, self.fresh, self.under) = (None, None, None, None, None);
                 self.closing = false;
                 if let Some(feed) = &mut self.line.feed {
                     feed.cut(generation);
@@ -173,6 +187,13 @@ where
             (self.tell)(Report::Decoded { seq });
             busy = true;
         }
+        if self.under.is_some() {
+            match &self.line.feed {
+                Some(feed) if feed.wants_under() => return self.decode_under() || busy,
+                Some(feed) if feed.is_crossing() => {}
+                _ => self.end_under(),
+            }
+        }
         if self.deck.is_loaded() {
             return if self.line.feed.is_some() { self.decode() } else { busy };
         }
@@ -196,25 +217,19 @@ where
 
     /// Puts the next piece into the deck, if the device is fit for it.
     fn load(&mut self) -> bool {
-        let Some(piece) = self.pieces.front() else { return false };
+        let Some(next) = self.next() else { return false };
+        let piece = &self.pieces[next];
         let in_track =
             self.current.as_ref().is_some_and(|c| c.entry == piece.entry && c.generation == piece.generation);
         let rate = piece.original_rate;
         if !in_track && !self.fit(rate) {
             return false;
         }
-        let Some(piece) = self.pieces.pop_front() else { return false };
-        let digest = piece.segment.digest;
-        let bytes = (self.read)(&digest).ok().filter(|b| Digest::of(b) == digest);
-        let Some(bytes) = bytes else {
-            let Piece { seq, generation, entry, .. } = piece;
-            self.torn = Some((generation, seq));
-            self.pieces.retain(|p| p.generation != generation);
-            (self.tell)(Report::Torn { seq, generation, entry, digest });
-            return true;
-        };
+        let Some(piece) = self.pieces.remove(next) else { return false };
+        let Some(bytes) = self.bytes(&piece) else { return true };
         let object = piece.rendition.object;
-        let spliced = in_track && self.current.as_ref().is_some_and(|c| c.rendition.object != object);
+        let crossing = self.line.feed.as_ref().is_some_and(Feed::is_crossing);
+        let spliced = in_track && !crossing && self.current.as_ref().is_some_and(|c| c.rendition.object != object);
         let lead = spliced && self.line.feed.as_ref().is_some_and(Feed::wants_lead);
         match self.deck.load(bytes, &piece, lead) {
             Ok(joined) => {
@@ -235,6 +250,29 @@ where
         true
     }
 
+    /// Which piece the deck takes next: those of its track come before one that begins before its end.
+    fn next(&self) -> Option<usize> {
+        let under = self.under.as_ref().map(|u| u.piece.entry);
+        let (next, piece) = self.pieces.iter().enumerate().find(|(_, p)| Some(p.entry) != under)?;
+        let current = self.current.as_ref().filter(|c| c.generation == piece.generation && !c.last);
+        match current {
+            Some(c) if piece.overlap > Span(0) => self.pieces.iter().position(|p| p.entry == c.entry),
+            _ => Some(next),
+        }
+    }
+
+    /// The bytes of a piece; what is missing is reported.
+    fn bytes(&mut self, piece: &Piece) -> Option<Vec<u8>> {
+        let &Piece { seq, generation, entry, segment: SegmentRef { digest, .. }, .. } = piece;
+        let bytes = (self.read)(&digest).ok().filter(|b| Digest::of(b) == digest);
+        if bytes.is_none() {
+            self.torn = Some((generation, seq));
+            self.pieces.retain(|p| p.generation != generation);
+            (self.tell)(Report::Torn { seq, generation, entry, digest });
+        }
+        bytes
+    }
+
     /// Whether the device is open at the right rate. What a flush is about to drop is not waited for.
     fn fit(&mut self, rate: u32) -> bool {
         if self.line.is_fit(rate) {
@@ -248,6 +286,7 @@ where
     }
 
     fn decode(&mut self) -> bool {
+        let border = self.border();
         let (Some(feed), Some(piece)) = (&mut self.line.feed, &self.current) else { return false };
         let block = match self.deck.next_block() {
             None => return false,
@@ -259,7 +298,10 @@ where
             Some(Ok(block)) => block,
         };
         let mut frames = block.frames;
-        let ends = block.last && piece.last;
+        let Block { at, last, tail, .. } = block;
+        let ends = last && piece.last;
+        // From here on the next track sounds too.
+        let cross = border.filter(|&b| !frames.is_empty() && b < at + (frames.len() / 2) as u64);
         // What ends has begun, were it without a frame: nobody should wait for its end for ever.
         if (!frames.is_empty() || ends)
             && let Some(fresh) = self.fresh.take()
@@ -268,28 +310,104 @@ where
             let content = if self.factor == 1.0 { content(init) } else { Content::Float };
             let (generation, entry, rate, clock) = (piece.generation, piece.entry, init.rate, clock(piece));
             let joined = fresh == Fresh::Track;
-            let start = Start { generation, entry, at: block.at, rate, clock, content, joined };
+            let start = Start { generation, entry, at, rate, clock, content, joined };
             self.leave_out = if fresh == Fresh::Splice { feed.splice(start) } else { feed.begin(start) };
         }
         if !frames.is_empty() {
             let skip = self.leave_out.min((frames.len() / 2) as u64);
             self.leave_out -= skip;
             frames = &frames[skip as usize * 2..];
-            if self.factor != 1.0 {
+            if self.factor != 1.0 || cross.is_some() {
                 self.gained.clear();
                 self.gained.extend(frames.iter().map(|x| x * self.factor));
                 frames = &self.gained;
             }
-            if block.tail { feed.put_tail(frames) } else { feed.put(frames) }
+            let own = cross.map_or(frames.len(), |b| (b.saturating_sub(at) as usize * 2).min(frames.len()));
+            let (own, rest) = frames.split_at(own);
+            if tail {
+                feed.put_tail(own)
+            } else {
+                feed.put(own)
+            }
+            if cross.is_some() {
+                feed.cross(length(piece));
+                feed.put_under(rest);
+            }
+        }
+        let done = last.then_some(piece.seq);
+        if cross.is_some() {
+            if ends {
+                feed.end_under();
+            }
+            let deck = std::mem::take(&mut self.deck);
+            self.under = self.current.take().map(|piece| Under { deck, piece, factor: self.factor, done });
+            return true;
         }
         if ends {
-            let rendition = &piece.rendition;
-            feed.end(Frames::new(rendition.frames, rendition.init.rate).at_rate(clock(piece)).n);
+            feed.end(length(piece));
         }
-        if block.last {
-            self.done = Some(piece.seq);
+        self.done = done;
+        true
+    }
+
+    /// Frame of the track in the deck at which the next one begins, if that is before its end.
+    fn border(&self) -> Option<u64> {
+        let Piece { entry, generation, rendition, .. } = self.current.as_ref().filter(|_| self.under.is_none())?;
+        let i = self.pieces.iter().position(|p| p.overlap > Span(0) && p.generation == *generation)?;
+        let next = &self.pieces[i];
+        let follows = i.checked_sub(1).is_none_or(|k| self.pieces[k].entry == *entry);
+        let overlap = next.overlap.at_rate(rendition.init.rate);
+        (follows && self.line.suits(next.original_rate)).then(|| rendition.frames.saturating_sub(overlap))
+    }
+
+    /// The next packet of the track that ends.
+    fn decode_under(&mut self) -> bool {
+        let (Some(feed), Some(under)) = (&mut self.line.feed, &mut self.under) else { return false };
+        let factor = under.factor;
+        match under.deck.next_block() {
+            Some(Ok(Block { frames, last, .. })) => {
+                self.gained.clear();
+                self.gained.extend(frames.iter().map(|x| x * factor));
+                feed.put_under(&self.gained);
+                if last {
+                    under.done = Some(under.piece.seq);
+                    if under.piece.last {
+                        feed.end_under();
+                    }
+                }
+                return true;
+            }
+            // It was about to end.
+            Some(Err(_)) => {
+                feed.end_under();
+                return true;
+            }
+            None => {}
+        }
+        if let Some(seq) = under.done.take() {
+            (self.tell)(Report::Decoded { seq });
+        }
+        let entry = under.piece.entry;
+        let Some(piece) = self.pieces.iter().position(|p| p.entry == entry).and_then(|i| self.pieces.remove(i)) else {
+            return false;
+        };
+        let Some(bytes) = self.bytes(&piece) else { return true };
+        if let (Some(feed), Some(under)) = (&mut self.line.feed, &mut self.under) {
+            if under.deck.load(bytes, &piece, false).is_err() {
+                feed.end_under();
+            }
+            under.piece = piece;
         }
         true
+    }
+
+    /// The track before is heard no longer.
+    fn end_under(&mut self) {
+        let Some(under) = self.under.take() else { return };
+        under.done.into_iter().for_each(|seq| (self.tell)(Report::Decoded { seq }));
+        let entry = under.piece.entry;
+        self.pieces.iter().filter(|p| p.entry == entry).for_each(|p| (self.tell)(Report::Decoded { seq: p.seq }));
+        self.pieces.retain(|p| p.entry != entry);
     }
 
     fn give_up(&mut self, piece: &Piece, why: &'static str) {
@@ -343,6 +461,12 @@ where
         };
         wait.clamp(DRAIN, WATCH)
     }
+}
+
+/// Length of a track, by its original's clock.
+fn length(piece: &Piece) -> u64 {
+    let rendition = &piece.rendition;
+    Frames::new(rendition.frames, rendition.init.rate).at_rate(clock(piece)).n
 }
 
 /// Rate at which positions in a track are told.

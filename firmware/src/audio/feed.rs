@@ -20,6 +20,7 @@ use jukebox_core::sound::EntryId;
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::convert::Converter;
+use super::cross::Cross;
 use super::render::{Kind, Marker};
 use super::shared::Controls;
 
@@ -71,6 +72,8 @@ pub(crate) struct Feed {
     edge: u64,
     /// Where the piece began that was begun last.
     piece: u64,
+    /// The track before is mixed in, which ends later than this one begins.
+    cross: Option<Cross>,
     /// A flush whose old frames still play. It dies with the ring that it is about.
     flushing: Option<(Instant, u64)>,
 }
@@ -106,6 +109,7 @@ impl Feed {
         controls.flush.store(0, Release);
         let (staged, waiting, converter, start, flushing) = (vec![], VecDeque::new(), None, None, None);
         let (pushed, gone, piece, origin, seam, fade, edge) = (0, 0, 0, 0, None, Fade::default(), u64::MAX);
+        let cross = None;
         let feed = Self {
             frames,
             markers,
@@ -122,6 +126,7 @@ impl Feed {
             fade,
             edge,
             piece,
+            cross,
             flushing,
         };
         (feed, (out, marks))
@@ -133,6 +138,7 @@ impl Feed {
 
     /// Takes over what was not heard at another rate, if anything: the device that came is not the one that went.
     pub(crate) fn carry(&mut self, mut old: Feed, unheard: (Vec<f32>, u64, Vec<Marker>)) -> bool {
+        old.end_cross();
         old.flush_converter();
         let (mut frames, first, mut markers) = unheard;
         frames.extend_from_slice(&old.staged[old.gone..]);
@@ -208,8 +214,80 @@ impl Feed {
         let start = Start { at: start.at + left_out, ..start };
         let late = self.converter.as_ref().map_or(0, Converter::late);
         self.origin = self.here() as i64 - late as i64 - self.grid(start.at, start.rate) as i64;
-        self.start = Some((start, false));
+        let begins = self.cross.as_ref().filter(|c| !c.begun).map(Cross::middle);
+        self.start = Some((start, begins.is_some()));
+        if let Some(middle) = begins {
+            // Until the middle it is the one before that plays.
+            let next = self.marker(Kind::Music, middle, Start { content: Content::Float, ..start });
+            self.cross.iter_mut().for_each(|c| (c.next, c.begun) = (Some(next), true));
+        }
         left_out
+    }
+
+    /// The track that goes on ends after `total` frames of the original. Its rest is put with [`Feed::put_under`], and the
+    /// one that is begun next is cross-faded with it: equal power, from here to its end.
+    pub(crate) fn cross(&mut self, total: u64) {
+        let Some((start, _)) = self.start.take() else { return };
+        self.seam = None;
+        self.drop_fade();
+        self.edge = u64::MAX;
+        let from = self.pushed + self.pending();
+        let frames = (u128::from(total) * u128::from(self.rate)).div_ceil(start.clock.max(1).into());
+        let end = (self.origin + frames as i64).max(0) as u64;
+        // What is mixed are no integers any more.
+        self.mark(Kind::Music, from, Start { content: Content::Float, ..start });
+        self.cross = Some(Cross::new(from, end.saturating_sub(from), self.converter.take()));
+    }
+
+    /// Whether two tracks overlap here.
+    pub(crate) const fn is_crossing(&self) -> bool {
+        self.cross.is_some()
+    }
+
+    /// Whether the track that ends has to give more before what is staged can be mixed.
+    pub(crate) fn wants_under(&self) -> bool {
+        let there = self.pushed + self.pending();
+        self.cross.as_ref().is_some_and(|c| c.wants(there))
+    }
+
+    /// Takes frames of the track that ends.
+    pub(crate) fn put_under(&mut self, frames: &[f32]) {
+        if let Some(cross) = &mut self.cross {
+            cross.put(frames);
+            self.mix();
+        }
+    }
+
+    /// The track that ends has given all.
+    pub(crate) fn end_under(&mut self) {
+        if let Some(cross) = &mut self.cross {
+            cross.end();
+            self.mix();
+        }
+    }
+
+    /// The track that ends is heard no longer; the next one goes on by itself.
+    pub(crate) fn end_cross(&mut self) {
+        if let Some(cross) = self.cross.take() {
+            self.waiting.extend(cross.next);
+        }
+    }
+
+    /// Mixes what both tracks have given. A marker comes when it is sure that its frame is not taken back.
+    fn mix(&mut self) {
+        let Some(cross) = &mut self.cross else { return };
+        let from = self.gone + cross.mixed().saturating_sub(self.pushed) as usize * 2;
+        cross.mix(self.staged.get_mut(from..).unwrap_or_default());
+        let (mixed, over) = (cross.mixed(), cross.is_over());
+        if let Some(next) = cross.next.take_if(|m| m.ring < mixed || over) {
+            self.waiting.push_back(next);
+        }
+        if over {
+            self.cross = None;
+            if let Some((start, true)) = self.start {
+                self.mark(Kind::Music, mixed, start);
+            }
+        }
     }
 
     /// The track goes on in another rendition, whose first frame, `start.at`, lies at the seam, or before it if the seam's
@@ -281,6 +359,7 @@ impl Feed {
             None => self.staged.extend_from_slice(frames),
         }
         self.fade_in(before);
+        self.mix();
     }
 
     /// The track that was begun ends here, with audible frame `total` of the original.
@@ -298,6 +377,9 @@ impl Feed {
 
     /// The music breaks off here: what is missing is nobody's underrun.
     pub(crate) fn break_off(&mut self, generation: u32) {
+        if let Some(cross) = self.cross.take() {
+            self.staged.truncate(self.gone + cross.mixed().saturating_sub(self.pushed) as usize * 2);
+        }
         self.finish();
         self.start = None;
         self.waiting.push_back(Marker::nothing(self.pushed + self.pending(), generation));
@@ -330,6 +412,7 @@ impl Feed {
         self.converter = None;
         self.start = None;
         self.seam = None;
+        self.cross = None;
         self.drop_fade();
         self.edge = u64::MAX;
         self.waiting.push_back(Marker::nothing(self.pushed, generation));
@@ -368,10 +451,15 @@ impl Feed {
     }
 
     fn mark(&mut self, kind: Kind, ring: u64, s: Start) {
+        let marker = self.marker(kind, ring, s);
+        self.waiting.push_back(marker);
+    }
+
+    fn marker(&self, kind: Kind, ring: u64, s: Start) -> Marker {
         let content = if s.rate == self.rate { s.content } else { Content::Float };
         let (generation, entry, rate) = (s.generation, s.entry, s.clock);
         let at = if kind == Kind::End { s.at } else { self.told(ring, s) };
-        self.waiting.push_back(Marker { ring, kind, generation, entry, at, rate, content });
+        Marker { ring, kind, generation, entry, at, rate, content }
     }
 
     /// The original's frame at a frame of the ring.
@@ -438,9 +526,10 @@ impl Feed {
         self.pushed + self.pending() + coming.saturating_sub(self.fade.skip)
     }
 
-    /// Staged frames that no seam keeps back.
+    /// Staged frames that no seam keeps back, and no cross-fade.
     fn free(&self) -> u64 {
-        self.pending().min(self.seam.map_or(u64::MAX, |s| s.kept.saturating_sub(self.pushed)))
+        let mixed = self.cross.as_ref().map_or(u64::MAX, |c| c.mixed().saturating_sub(self.pushed));
+        self.pending().min(self.seam.map_or(u64::MAX, |s| s.kept.saturating_sub(self.pushed))).min(mixed)
     }
 
     fn pending(&self) -> u64 {

@@ -74,12 +74,10 @@ impl Line {
     /// Asks for a device fit for music of `rate`; whether it is open and the next track may be put. Until then what is in
     /// the ring plays to its end, if the rate has to change.
     pub(crate) fn is_fit(&mut self, rate: u32) -> bool {
-        let rate = match self.settings.rate {
-            RateRule::Follow => rate,
-            RateRule::Fixed(fixed) => fixed,
-        };
-        if let Some(output) = &self.output {
-            if output.nearest(rate) == output.rate() {
+        let fits = self.suits(rate);
+        let rate = self.rate_for(rate);
+        if self.output.is_some() {
+            if fits {
                 self.wanted = Some(rate);
                 return true;
             }
@@ -94,6 +92,18 @@ impl Line {
         self.wanted = Some(undrained.unwrap_or(rate));
         self.tick();
         undrained.is_none() && self.output.is_some()
+    }
+
+    /// Whether a device is open that music of `rate` needs no other one for.
+    pub(crate) fn suits(&self, rate: u32) -> bool {
+        self.output.as_ref().is_some_and(|o| o.nearest(self.rate_for(rate)) == o.rate())
+    }
+
+    const fn rate_for(&self, rate: u32) -> u32 {
+        match self.settings.rate {
+            RateRule::Follow => rate,
+            RateRule::Fixed(fixed) => fixed,
+        }
     }
 
     /// Looks after the device: opens it if one is wanted, lets go of one that stopped asking.
@@ -126,7 +136,7 @@ impl Line {
     /// Whether all that was put has left the DAC.
     pub(crate) fn is_drained(&self) -> bool {
         let controls = &self.shared.controls;
-        let clear = self.feed.as_ref().is_none_or(|f| f.is_clear() && !f.owes());
+        let clear = self.feed.as_ref().is_none_or(|f| f.is_clear() && !f.owes() && !f.is_crossing());
         clear && controls.snapshot.read().released.max(controls.flush.load(Acquire)) >= controls.pushed.load(Acquire)
     }
 

@@ -8,6 +8,7 @@
 //! says what was heard, from frames that left the DAC.
 
 mod convert;
+mod cross;
 mod deck;
 mod decoder;
 mod feed;

@@ -136,6 +136,7 @@ fn a_wrong_value_says_what_is_allowed() {
         ("output", "rate = \"fast\"", "must be \"follow\" or a rate"),
         ("output", "rate = 44", "must be \"follow\" or a rate"),
         ("output", "loudness_lufs = 3", "number from -40.0 to -5.0"),
+        ("output", "crossfade_s = 13", "whole number from 0 to 12"),
         ("output", "first_volume = 50\nvolume_max = 40", "at most 40"),
         ("output", "outputs = [\"\"]", "an output has a name"),
         ("output", "outputs = [\"default\"]\nrecord = \"a.wav\"", "instead of `outputs`"),

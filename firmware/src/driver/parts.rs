@@ -468,6 +468,8 @@ fn settings(config: &Config, model: String) -> Settings {
         volume_max: config.output.volume_max,
         first_volume: config.output.first_volume,
         loudness_lufs: config.output.loudness_lufs,
+        crossfade: Span::s(config.output.crossfade_s.into()),
+        fixed_rate: config.output.rate != config::Rate::Follow,
         ahead: Span::s(u64::from(config.store.ahead_min) * 60),
         original_only: config.store.renditions == Renditions::Original,
         fallback: FallbackSettings {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use jukebox_core::library::{Digest, RenditionName};
 use jukebox_core::sound::{EntryId, Heard, Order, OutputState, Piece, Report};
-use jukebox_core::time::{Frames, Instant};
+use jukebox_core::time::{Frames, Instant, Span};
 
 use super::library::{Library, RATE};
 
@@ -84,6 +84,9 @@ pub struct Dac {
     pub sounded: Vec<(EntryId, u64, u64)>,
     /// Which renditions sounded.
     pub renditions: Sounded,
+    /// The last two entries that overlap, and where the second becomes the louder: so long before the end of the one and
+    /// after the start of the other.
+    crossing: Option<(EntryId, EntryId, u64)>,
     /// Rendition and end of what was put into the ring last, in this generation.
     put: Option<(EntryId, RenditionName, u64)>,
 }
@@ -159,7 +162,7 @@ impl Dac {
             "a piece names its rendition"
         );
         let (first, end) = (part.first, part.first + part.frames);
-        let (mut from, until) = (part.to_original(p.from.clamp(first, end)), part.to_original(end));
+        let (mut from, mut until) = (part.to_original(p.from.clamp(first, end)), part.to_original(end));
         if let Some((entry, rendition, at)) = self.put
             && entry == p.entry
             && rendition != part.rendition
@@ -167,16 +170,35 @@ impl Dac {
         {
             from = at.min(until);
         }
-        self.put = Some((p.entry, part.rendition, until));
-        self.ring.push_back(Chunk {
-            generation: p.generation,
-            entry: p.entry,
-            from,
-            frames: until - from,
-            last: p.last,
-            rendition: part.rendition,
-            bps: u64::from(part.bytes) * 8 * u64::from(part.rate) / part.frames.max(1),
-        });
+        let before = self.put.replace((p.entry, part.rendition, until));
+        if let Some((before, ..)) = before.filter(|_| p.overlap > Span(0)) {
+            self.crossing = Some((before, p.entry, p.overlap.at_rate(RATE) / 2));
+        }
+        // What is the softer in a cross-fade is not told, and nothing here has a sound.
+        let mut place = self.ring.len();
+        match self.crossing {
+            Some((_, second, half)) if second == p.entry => (from, until) = (from.max(half), until.max(half)),
+            Some((first, second, half)) if first == p.entry => {
+                until = until.min(part.to_original(p.rendition.frames).saturating_sub(half)).max(from);
+                place = self.ring.iter().position(|c| c.entry == second).unwrap_or(place);
+            }
+            _ => {}
+        }
+        if until == from && self.crossing.is_some() {
+            return;
+        }
+        self.ring.insert(
+            place,
+            Chunk {
+                generation: p.generation,
+                entry: p.entry,
+                from,
+                frames: until - from,
+                last: p.last,
+                rendition: part.rendition,
+                bps: u64::from(part.bytes) * 8 * u64::from(part.rate) / part.frames.max(1),
+            },
+        );
     }
 
     fn consume(&mut self, mut frames: u64) {
@@ -225,6 +247,7 @@ impl Dac {
             Order::Play(p) => self.pieces.push_back(p),
             Order::Flush { generation, more, fade_ms } => {
                 self.generation = generation;
+                self.crossing = None;
                 self.refused.clear();
                 self.pieces.clear();
                 // The old sound fades; without a successor it is gone.

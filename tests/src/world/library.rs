@@ -7,8 +7,8 @@ use std::collections::HashMap;
 
 use jukebox_core::exchange::{List, Listed};
 use jukebox_core::library::{
-    Codec, Digest, FORMAT, IndexPage, IndexRef, Init, Record, Rendition, RenditionName, Row, SEGMENTS_PER_PAGE,
-    SegmentRef, TrackId, encode, playlist_id,
+    AlbumGain, Codec, Digest, FORMAT, IndexPage, IndexRef, Init, Record, Rendition, RenditionName, Row,
+    SEGMENTS_PER_PAGE, SegmentRef, TrackId, encode, playlist_id,
 };
 use jukebox_core::queue::shuffle;
 
@@ -61,6 +61,8 @@ fn scale(n: u64, from: u32, to: u32) -> u64 {
 pub struct Library {
     /// Rows of the catalogue.
     pub rows: Vec<Row>,
+    /// The album that tracks are of which are added from here on.
+    album: Option<u64>,
     /// Playlists by name; a track may be missing.
     pub playlists: Vec<(String, Vec<TrackId>)>,
     /// Audible frames of each track, at [`RATE`].
@@ -112,6 +114,13 @@ impl Library {
         library
     }
 
+    /// The same, all of one album.
+    pub fn album(lengths_s: &[u64]) -> Self {
+        let mut library = Self { album: Some(1), ..Self::default() };
+        (0..).zip(lengths_s).for_each(|(n, length_s)| library.add(n, length_s * u64::from(RATE)));
+        library
+    }
+
     /// The name of a segment.
     pub fn segment(track: u64, rendition: RenditionName, number: usize) -> Digest {
         Digest::of(format!("segment {number} of {track} as {}", rendition.as_str()).as_bytes())
@@ -149,7 +158,7 @@ impl Library {
             number: 0,
             duration_ms,
             loudness: -18.0,
-            album_gain: None,
+            album_gain: self.album.map(|album| AlbumGain { album, loudness: -18.0, true_peak: -1.0 }),
             cover: None,
             renditions,
         };

@@ -38,6 +38,8 @@ pub fn settings() -> Settings {
         volume_max: 100,
         first_volume: 30,
         loudness_lufs: -18.0,
+        crossfade: Span(0),
+        fixed_rate: false,
         ahead: Span::s(1_800),
         idle_close: Span::s(600),
         home_assistant: true,

@@ -15,6 +15,7 @@ use jukebox_core::library::{
 };
 use jukebox_core::segment::Segment;
 use jukebox_core::sound::{EntryId, Heard, Order, PIECES_AHEAD, Piece, Report};
+use jukebox_core::time::Span;
 use symphonia::core::codecs::audio::well_known::{CODEC_ID_FLAC, CODEC_ID_MP3};
 use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoderOptions};
 use symphonia::core::formats::{FormatOptions, TrackType, probe::Hint};
@@ -157,6 +158,7 @@ impl Cut {
             gain: Gain(0.0),
             original_rate: self.rendition.init.rate,
             last: k + 1 == count,
+            overlap: Span(0),
         };
         self.segments.iter().enumerate().skip(first).map(piece).collect()
     }
