@@ -91,6 +91,8 @@ fn encode<C: PixelColor + Into<Rgb888>>(frame: &Frame<C>) -> Result<Vec<u8>, png
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, frame.size().width, frame.size().height);
     encoder.set_color(png::ColorType::Rgb);
+    // Drawn once a second, and mostly black.
+    encoder.set_compression(png::Compression::Fastest);
     let mut writer = encoder.write_header()?;
     let pixels: Vec<u8> =
         frame.pixels().iter().map(|c| (*c).into()).flat_map(|c: Rgb888| [c.r(), c.g(), c.b()]).collect();

@@ -7,6 +7,7 @@
 //! silently. Times are taken from outside the player, so what the measuring costs counts against it, never for it.
 
 mod catalogue;
+mod cpu;
 mod disk;
 mod flood;
 mod house;
@@ -83,7 +84,7 @@ impl fmt::Display for Figure {
 type Group = (&'static str, fn(&Bench) -> Vec<Figure>);
 
 /// Quick ones first.
-const GROUPS: [Group; 10] = [
+const GROUPS: [Group; 11] = [
     ("catalogue", catalogue::catalogue),
     ("written", disk::written),
     ("publish", publish::cpu),
@@ -92,6 +93,7 @@ const GROUPS: [Group; 10] = [
     ("key", times::key),
     ("first-sound", times::first_sound),
     ("flood", flood::flood),
+    ("cpu", cpu::cpu),
     ("memory", memory::memory),
     ("large", catalogue::large),
 ];
