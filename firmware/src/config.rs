@@ -23,7 +23,7 @@ use crate::dial::Proxy;
 pub use board::{Board, Buttons, Night, Panel, device_tree, hat};
 pub use explain::Spot;
 pub use hours::Hours;
-pub use tls::{provider, tls_config};
+pub use tls::{provider, roots, tls_config};
 
 /// Where the file lies unless `--config` or `JUKEBOX_CONFIG` says otherwise.
 pub const PATH: &str = "/etc/jukebox/jukebox.toml";
@@ -35,7 +35,7 @@ const RESERVED: [&str; 2] = ["all", "reply"];
 const MAX_FILE: u64 = 1 << 20;
 
 /// What the file says, checked and with defaults filled in.
-#[derive(Debug, Clone, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// What people call this player (panel, info); the id where it is not given.
@@ -70,7 +70,7 @@ pub struct Config {
 }
 
 /// `[office]`.
-#[derive(Debug, Clone, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Office {
     /// The site, `[a-z0-9-]{1,32}`.
@@ -100,7 +100,7 @@ pub struct Office {
 }
 
 /// `[output]`.
-#[derive(Debug, Clone, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Output {
     /// PCMs in order of preference. Use [`Output::in_order`].
@@ -168,7 +168,7 @@ pub enum Rate {
 }
 
 /// `[store]`.
-#[derive(Debug, Clone, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Store {
     /// Folder of the small state that must survive.
@@ -213,7 +213,7 @@ impl Default for Store {
 }
 
 /// `[fallback]`.
-#[derive(Debug, Clone, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Fallback {
     /// Id of the library's playlist that it plays; `None`: the most popular tracks.
@@ -259,7 +259,7 @@ impl Fallback {
 }
 
 /// `[history]`.
-#[derive(Debug, Clone, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct History {
     /// Plays are forgotten after so many days, 1 to 3650 (and beyond 200 of them).
@@ -274,7 +274,7 @@ impl Default for History {
 }
 
 /// `[mqtt]`.
-#[derive(Debug, Clone, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mqtt {
     /// `mqtts://host:port`, with `office.insecure` also `mqtt://host:port`. Use [`Mqtt::address`].
@@ -304,7 +304,7 @@ impl Mqtt {
 }
 
 /// `[socket]`.
-#[derive(Debug, Clone, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Socket {
     /// The Unix socket.
@@ -357,6 +357,28 @@ pub enum ConfigError {
     /// Something in the file is wrong.
     #[error("{0}")]
     Wrong(Spot),
+}
+
+impl ConfigError {
+    /// Where it is wrong, in a few words: `line 12 of jukebox.toml`, or the file.
+    pub fn place(&self) -> String {
+        let name = |path: &Path| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        match self {
+            Self::Missing(path) => format!("{} is missing", name(path)),
+            Self::Unreadable { path, .. } => format!("{} cannot be read", name(path)),
+            Self::Wrong(spot) => format!("Line {} of {}", spot.line, name(&spot.path)),
+        }
+    }
+
+    /// The whole in one line, without the line of the file, which may hold a password.
+    pub fn line(&self) -> String {
+        match self {
+            Self::Wrong(Spot { path, line, column, what, .. }) => {
+                format!("{}:{line}:{column}: {}", path.display(), what.replace('\n', " "))
+            }
+            other => other.to_string().replace("\n  ", "; "),
+        }
+    }
 }
 
 impl Config {
@@ -596,7 +618,8 @@ fn unreadable(path: &Path, why: std::io::Error, fix: &'static str) -> ConfigErro
 fn check_url(url: &str) -> Result<(), String> {
     let uri: Uri = url.parse().map_err(|e| format!("{url} is not a URL: {e}"))?;
     match uri.authority() {
-        Some(a) if a.as_str().contains('@') => Err(format!("{url}: no user or password in a URL")),
+        // Not repeated: it may hold a password.
+        Some(a) if a.as_str().contains('@') => Err(format!("no user or password in the URL of {}", a.host())),
         Some(a) if !a.host().is_empty() && a.port_u16() != Some(0) => Ok(()),
         _ => Err(format!("{url} names no host")),
     }

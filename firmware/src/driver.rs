@@ -4,6 +4,7 @@
 //! those who send wait (threads) or count (tasks whose news is replaced by newer news anyway).
 
 mod parts;
+mod reload;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{sleep_until, timeout};
 
 use crate::cli::RunArgs;
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::{mqtt, socket, store, systemd};
 use parts::Parts;
 
@@ -45,6 +46,10 @@ pub(crate) enum News {
     Mqtt(mqtt::Event),
     /// From the store.
     Store(store::Done),
+    /// The configuration is to be read again.
+    Reload,
+    /// It was read.
+    Fresh(Result<Box<reload::Fresh>, ConfigError>),
     /// Somebody left the keyboard, or a signal came.
     End,
 }
@@ -78,6 +83,7 @@ pub fn run(config: &Config, args: &RunArgs) -> anyhow::Result<()> {
             reached: true,
             ending: false,
             mute: false,
+            systemd: systemd::Systemd::new(),
         };
         driver.run(news).await
     });
@@ -106,16 +112,16 @@ struct Driver {
     ending: bool,
     /// It ends because it does not sound.
     mute: bool,
+    systemd: systemd::Systemd,
 }
 
 impl Driver {
     async fn run(mut self, mut news: mpsc::Receiver<News>) -> anyhow::Result<()> {
-        let mut systemd = systemd::Systemd::new();
         self.dispatch();
-        systemd.ready();
+        self.systemd.ready();
         while !self.ending {
             let due = self.jukebox.poll_timeout().map(|t| self.began + Duration::from_micros(t.0));
-            let feed = systemd.every().map(|e| std::time::Instant::now() + e / 2);
+            let feed = self.systemd.every().map(|e| std::time::Instant::now() + e / 2);
             let wake = [due, feed].into_iter().flatten().min();
             let wake = wake.unwrap_or_else(|| std::time::Instant::now() + Duration::from_secs(3_600));
             let first = tokio::select! {
@@ -129,10 +135,10 @@ impl Driver {
                 let Ok(more) = news.try_recv() else { break };
                 self.take(more);
             }
-            systemd.status(&self.jukebox.sentence());
-            systemd.turned(self.parts.heard().music_frames, self.jukebox.should_move());
+            self.systemd.status(&self.jukebox.sentence());
+            self.systemd.turned(self.parts.heard().music_frames, self.jukebox.should_move());
         }
-        systemd.stopping();
+        self.systemd.stopping();
         let mute = self.mute;
         self.stop(news).await;
         anyhow::ensure!(!mute, "no frame leaves the DAC, and nothing helped");
@@ -203,8 +209,25 @@ impl Driver {
             News::Store(done) => self.stored(done),
             News::Mqtt(event) => self.mqtt(event),
             News::Ask(ask) => self.asked(ask),
+            News::Reload => self.read_again(),
+            News::Fresh(read) => {
+                let reload = self.parts.reload(read);
+                self.handle(Input::Reloaded(reload));
+                self.systemd.ready();
+            }
             News::End => self.ending = true,
         }
+    }
+
+    /// Reads the configuration on a thread of its own: the card may stall.
+    fn read_again(&self) {
+        self.systemd.reloading();
+        let (path, inbox) = (self.parts.config.path.clone(), self.parts.inbox.clone());
+        tokio::task::spawn_local(async move {
+            if let Ok(read) = tokio::task::spawn_blocking(move || reload::read(&path)).await {
+                let _ = inbox.send(News::Fresh(read)).await;
+            }
+        });
     }
 
     fn handle(&mut self, input: Input) {

@@ -1,4 +1,4 @@
-//! Readiness, watchdog, signals.
+//! Readiness, watchdog, reload, signals.
 //!
 //! The watchdog is fed with evidence only: the driver turned, and while music should sound the count of frames moved.
 
@@ -7,7 +7,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{self, SignalKind, signal};
 
 /// A frame count that does not move for this long while it should is no evidence of life. A device that is missing or
 /// an empty store are told otherwise; this is for a pipeline that hangs.
@@ -46,6 +46,11 @@ impl Systemd {
     /// The player answers to commands now.
     pub fn ready(&self) {
         self.tell(Line::Ready);
+    }
+
+    /// The configuration is being read again; [`Systemd::ready`] follows, whatever comes of it.
+    pub fn reloading(&self) {
+        self.tell(Line::Reloading);
     }
 
     /// It is about to end.
@@ -88,6 +93,7 @@ impl Default for Systemd {
 
 enum Line {
     Ready,
+    Reloading,
     Stopping,
     Watchdog,
     Status(String),
@@ -98,35 +104,55 @@ fn listener() -> Option<SyncSender<Line>> {
     let thread = std::thread::Builder::new().name("systemd".into()).stack_size(64 << 10);
     let run = move || {
         for line in come {
-            let state = match &line {
-                Line::Ready => NotifyState::Ready,
-                Line::Stopping => NotifyState::Stopping,
-                Line::Watchdog => NotifyState::Watchdog,
-                Line::Status(text) => NotifyState::Status(text),
+            let states = match &line {
+                Line::Ready => vec![NotifyState::Ready],
+                // sd_notify(3): the time goes with it, so that systemd can tell this reload from an earlier one.
+                Line::Reloading => {
+                    [Ok(NotifyState::Reloading), NotifyState::monotonic_usec_now()].into_iter().flatten().collect()
+                }
+                Line::Stopping => vec![NotifyState::Stopping],
+                Line::Watchdog => vec![NotifyState::Watchdog],
+                Line::Status(text) => vec![NotifyState::Status(text)],
             };
             // A manager that went away is no reason to stop.
-            let _ = sd_notify::notify(&[state]);
+            let _ = sd_notify::notify(&states);
         }
     };
     thread.spawn(run).ok().map(|_| lines)
 }
 
-/// The signals that end the player: SIGTERM, SIGINT.
-pub struct End {
-    term: Signal,
-    int: Signal,
+/// What a signal wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGTERM, SIGINT: the player ends.
+    End,
+    /// SIGHUP: the configuration is read again.
+    Reload,
 }
 
-impl End {
+/// The signals that the player obeys.
+pub struct Signals {
+    term: unix::Signal,
+    int: unix::Signal,
+    hup: unix::Signal,
+}
+
+impl Signals {
     /// Takes the signals over. Needs a runtime.
+    ///
+    /// # Errors
+    /// The system does not let us.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+        let [term, int, hup] = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+        Ok(Self { term: term?, int: int?, hup: hup? })
     }
-    /// Comes when one of them does.
-    pub async fn come(&mut self) {
+
+    /// The next one.
+    pub async fn come(&mut self) -> Signal {
         tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.int.recv() => {}
+            _ = self.term.recv() => Signal::End,
+            _ = self.int.recv() => Signal::End,
+            _ = self.hup.recv() => Signal::Reload,
         }
     }
 }

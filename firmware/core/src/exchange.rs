@@ -13,6 +13,7 @@ use crate::library::{Digest, Row, TrackId};
 use crate::link::Sample;
 use crate::planner::{Arrival, Wish};
 use crate::reason::Reason;
+use crate::reload::Reload;
 use crate::sound::{Heard, Order, Report};
 use crate::time::{Span, UnixMs};
 use crate::view::View;
@@ -262,6 +263,8 @@ pub enum Input {
     Catalogue(Catalogue),
     /// The machine.
     Vitals(Vitals),
+    /// The configuration was read again.
+    Reloaded(Reload),
     /// The process is about to end: save.
     Shutdown,
 }

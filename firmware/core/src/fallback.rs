@@ -84,6 +84,13 @@ impl Default for Fallback {
     }
 }
 
+impl Fallback {
+    /// The catalogue is to be asked for another list.
+    pub(crate) fn forget(&mut self) {
+        (self.question, self.library) = (None, None);
+    }
+}
+
 /// Whether an entry is the fallback's.
 pub(crate) const fn is_fallback(id: EntryId) -> bool {
     id.0 >= FIRST_ID

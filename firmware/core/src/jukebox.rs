@@ -280,6 +280,7 @@ impl Jukebox {
             }
             Input::Catalogue(c) => self.catalogue_changed(c),
             Input::Vitals(v) => self.vitals = v,
+            Input::Reloaded(r) => self.reloaded(r),
             Input::Shutdown => self.shutdown(),
         }
         while let Some(g) = self.gestures.poll(self.now) {
@@ -435,7 +436,7 @@ impl Jukebox {
         }
     }
 
-    fn expire_history(&mut self) {
+    pub(crate) fn expire_history(&mut self) {
         if let Some(now) = self.unix(self.now) {
             let gone = self.history.expire(now, self.settings.history_keep);
             gone.into_iter().for_each(|n| self.changes.forget_play(n));

@@ -26,6 +26,7 @@ pub mod planner;
 pub mod playback;
 pub mod queue;
 pub mod reason;
+pub mod reload;
 pub mod segment;
 pub mod sound;
 mod supply;

@@ -171,6 +171,11 @@ impl Planner {
         Self { random: seed | 1, original_only, ..Self::default() }
     }
 
+    /// Whether smaller renditions are left alone; tracks that are planned already keep theirs.
+    pub fn only_originals(&mut self, only: bool) {
+        self.original_only = only;
+    }
+
     /// Drops the plans of entries that are not in the line any more. Returns the wishes that nobody has any more.
     pub fn keep_only(&mut self, now: Instant, in_line: impl Fn(EntryId) -> bool) -> Vec<u64> {
         let before = self.plans.len();

@@ -58,6 +58,12 @@ impl Told {
         let now = (state == State::Playing).then_some(self.now_at + NOW_EVERY);
         [now, Some(self.health_at + HEALTH_EVERY)].into_iter().flatten().min()
     }
+
+    /// All state is to be said again.
+    pub(crate) fn again(&mut self) {
+        let Self { day, silence_before_today, .. } = *self;
+        *self = Self { day, silence_before_today, ..Self::default() };
+    }
 }
 
 impl Jukebox {

@@ -8,11 +8,25 @@ use rustls::{ClientConfig, RootCertStore, crypto};
 
 use super::{Config, ConfigError, Spot, read_small, unreadable};
 
+const FIX: &str = "give the office's CA certificate as PEM (-----BEGIN CERTIFICATE-----)";
+
 /// The one crypto provider of the process (aws-lc-rs), made the default on the first call.
 pub fn provider() -> Arc<crypto::CryptoProvider> {
     // A second call, or another part that was first, finds it installed: that is what is wanted.
     let _ = crypto::aws_lc_rs::default_provider().install_default();
     crypto::CryptoProvider::get_default().map_or_else(|| Arc::new(crypto::aws_lc_rs::default_provider()), Arc::clone)
+}
+
+/// What origins and broker are checked with, as PEM; none if the configuration names no CA.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn roots(config: &Config) -> Result<Option<String>, ConfigError> {
+    match (&config.office.ca_pem, &config.office.ca) {
+        (Some(pem), _) => Ok(Some(pem.clone())),
+        (None, Some(path)) => read_small(path).map(Some).map_err(|e| unreadable(path, e, FIX)),
+        (None, None) => Ok(None),
+    }
 }
 
 /// TLS settings for origins and broker: TLS 1.2 and 1.3, the configured roots only, no ALPN (users add theirs); `None` if
@@ -22,17 +36,12 @@ pub fn provider() -> Arc<crypto::CryptoProvider> {
 /// [`ConfigError`] when the CA cannot be read or holds no certificate.
 pub fn tls_config(config: &Config) -> Result<Option<ClientConfig>, ConfigError> {
     let office = &config.office;
-    let fix = "give the office's CA certificate as PEM (-----BEGIN CERTIFICATE-----)";
-    let (pem, path) = match (&office.ca_pem, &office.ca) {
-        (Some(pem), _) => (pem.clone(), None),
-        (None, Some(path)) => (read_small(path).map_err(|e| unreadable(path, e, fix))?, Some(path)),
-        (None, None) => return Ok(None),
-    };
-    let wrong = |why: String| match path {
-        Some(path) => ConfigError::Unreadable { path: path.clone(), why, fix },
-        None => {
+    let Some(pem) = roots(config)? else { return Ok(None) };
+    let wrong = |why: String| match (&office.ca_pem, &office.ca) {
+        (None, Some(path)) => ConfigError::Unreadable { path: path.clone(), why, fix: FIX },
+        _ => {
             let text = read_small(&config.path).unwrap_or_default();
-            ConfigError::Wrong(Spot::of_key(&config.path, &text, &["office", "ca_pem"], format!("{why}: {fix}")))
+            ConfigError::Wrong(Spot::of_key(&config.path, &text, &["office", "ca_pem"], format!("{why}: {FIX}")))
         }
     };
     let mut roots = RootCertStore::empty();

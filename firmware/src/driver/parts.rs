@@ -23,7 +23,7 @@ use jukebox_core::wire::Origin;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
-use super::News;
+use super::{News, reload};
 use crate::audio::{self, Audio, RateRule};
 use crate::catalogue::{self, Catalogue, Known, RefreshError, Refreshed};
 use crate::cli::RunArgs;
@@ -33,7 +33,7 @@ use crate::fetch::{Fetcher, Meter, OriginState, Want, chance};
 use crate::mqtt::Mqtt;
 use crate::socket::{self, Socket};
 use crate::store::{Limits, Objects, Store};
-use crate::systemd::End;
+use crate::systemd::{Signal, Signals};
 use crate::{clock, mqtt, panel};
 
 /// The first sound after a boot comes up slowly: nobody jumps.
@@ -62,19 +62,25 @@ pub(super) struct Parts {
     pub(super) store: Store,
     pub(super) mqtt: Option<Mqtt>,
     pub(super) view: View,
+    /// What counts of it; the file may say more.
+    pub(super) config: Config,
+    /// The certificates that origins and broker are checked with.
+    pub(super) roots: Option<Digest>,
+    pub(super) model: String,
     /// The card does not take the state; shared with the task that looks around.
     disk_trouble: Rc<Cell<bool>>,
-    fetcher: Fetcher,
+    pub(super) fetcher: Fetcher,
     catalogue: Catalogue,
     panel: Option<panel::Running>,
-    night: Option<config::Night>,
-    name: String,
+    pub(super) name: String,
     keyboard: Option<Keyboard>,
     buttons: Option<Buttons>,
-    _socket: Option<Socket>,
-    inbox: mpsc::Sender<News>,
-    cache: std::path::PathBuf,
+    pub(super) socket: Socket,
+    pub(super) inbox: mpsc::Sender<News>,
     written_at_start: u64,
+    /// The tasks that look at the library and at the machine.
+    refreshing: Option<AbortHandle>,
+    looking: Option<AbortHandle>,
 }
 
 impl Parts {
@@ -84,9 +90,7 @@ impl Parts {
         let profile = config.board.profile()?;
         let written_at_start = written_bytes().unwrap_or(0);
         let tell = inbox.clone();
-        let limits =
-            Limits { cap_bytes: config.store.size_mb * 1_000_000, floor_bytes: config.store.floor_mb * 1_000_000 };
-        let (store, found) = Store::open(&config.store.state, &config.store.cache, limits, move |done| {
+        let (store, found) = Store::open(&config.store.state, &config.store.cache, limits(config), move |done| {
             // The driver always drains its inbox: the store's thread waits at most for a moment.
             let _ = tell.blocking_send(News::Store(done));
         })?;
@@ -115,19 +119,19 @@ impl Parts {
         let known = saved.meta.as_ref().and_then(|m| m.library.clone());
         let known = known.map(|k| Known { library: k.id, revision: k.revision });
         let catalogue = Catalogue::open(&config.store.cache, known)?;
-        let mqtt = config.mqtt.as_ref().map(|m| start_mqtt(config, m, dialer, tls.clone(), &inbox)).transpose()?;
+        let mqtt = config.mqtt.as_ref().map(|m| start_mqtt(config, m, dialer, tls.clone(), &inbox));
         let socket = listen(config, &inbox)?;
         let panel = start_panel(config, args, profile.as_ref())?;
         let keyboard = start_keyboard(config, &inbox)?;
         let buttons = start_buttons(config, profile.as_ref(), &inbox);
-        forward_signals(&inbox)?;
+        forward_signals(config, &inbox)?;
 
         let model = profile.map_or_else(model, |p| p.name);
         let boot = random_hex();
-        let settings = settings(config, model);
+        let settings = settings(config, model.clone());
         let seed = u64::from_str_radix(&boot, 16).unwrap_or(1);
         let jukebox = Jukebox::new(CoreInstant(0), seed, boot, settings, saved, found.position.as_deref());
-        let parts = Self {
+        let mut parts = Self {
             began,
             site: config.office.site.clone(),
             audio,
@@ -136,22 +140,25 @@ impl Parts {
             store,
             mqtt,
             view: View::default(),
+            config: config.clone(),
+            roots: reload::roots(config)?,
+            model,
             disk_trouble: Rc::default(),
             fetcher,
             catalogue,
             panel,
-            night: config.board.night,
             name: config.name.clone(),
             keyboard,
             buttons,
-            _socket: socket,
+            socket,
             inbox,
-            cache: config.store.cache.clone(),
             written_at_start,
+            refreshing: None,
+            looking: None,
         };
         parts.refresh_catalogue();
         tokio::task::spawn_local(forget_for_ever());
-        parts.look_around_for_ever(config.fallback.clone(), config.office.metered.clone());
+        parts.look_around_for_ever();
         Ok((parts, jukebox))
     }
 
@@ -227,7 +234,7 @@ impl Parts {
 
     /// Whether it is night, for the panel; while the time is not known it is day.
     pub(super) fn clock(&self, unix: UnixMs, synced: bool) {
-        let (Some(panel), Some(night)) = (&self.panel, self.night) else { return };
+        let (Some(panel), Some(night)) = (&self.panel, self.config.board.night) else { return };
         panel.handle.dim(synced && clock::minute_of_day(unix).is_some_and(|minute| night.has(minute)));
     }
 
@@ -314,9 +321,9 @@ impl Parts {
     }
 
     /// Looks at the library's root every minute, at the first catalogue more often.
-    fn refresh_catalogue(&self) {
+    pub(super) fn refresh_catalogue(&mut self) {
         let (catalogue, fetcher, inbox) = (self.catalogue.clone(), self.fetcher.clone(), self.inbox.clone());
-        tokio::task::spawn_local(async move {
+        let task = tokio::task::spawn_local(async move {
             let mut state = exchange::Catalogue { tracks: tracks(&catalogue).await, ..Default::default() };
             loop {
                 let (news, began, first) = (inbox.clone(), Instant::now(), state.tracks.is_none());
@@ -337,12 +344,18 @@ impl Parts {
                 tokio::time::sleep(wait.mul_f64(0.75 + chance() / 2.0)).await;
             }
         });
+        if let Some(before) = self.refreshing.replace(task.abort_handle()) {
+            before.abort();
+        }
     }
 
-    fn look_around_for_ever(&self, fallback: config::Fallback, metered: Vec<String>) {
+    /// Looks at clock, hours and machine from now on.
+    pub(super) fn look_around_for_ever(&mut self) {
         let (fetcher, inbox) = (self.fetcher.clone(), self.inbox.clone());
-        let (cache, before, trouble) = (self.cache.clone(), self.written_at_start, self.disk_trouble.clone());
-        tokio::task::spawn_local(async move {
+        let (fallback, metered) = (self.config.fallback.clone(), self.config.office.metered.clone());
+        let (cache, before) = (self.config.store.cache.clone(), self.written_at_start);
+        let trouble = self.disk_trouble.clone();
+        let task = tokio::task::spawn_local(async move {
             loop {
                 jukebox_board::rt::trim();
                 fetcher.metered(default_interface().is_some_and(|name| metered.contains(&name)));
@@ -357,6 +370,9 @@ impl Parts {
                 tokio::time::sleep(if synced { LOOK_AROUND } else { Duration::from_secs(2) }).await;
             }
         });
+        if let Some(before) = self.looking.replace(task.abort_handle()) {
+            before.abort();
+        }
     }
 
     /// Notes whether the card takes the state. News of it is told at once, with a fresh look at the machine.
@@ -364,7 +380,7 @@ impl Parts {
         if self.disk_trouble.replace(trouble) == trouble {
             return;
         }
-        let vitals = vitals(&self.fetcher, &self.cache, self.written_at_start, trouble);
+        let vitals = vitals(&self.fetcher, &self.config.store.cache, self.written_at_start, trouble);
         let _ = self.inbox.try_send(News::Input(Input::Vitals(vitals)));
     }
 }
@@ -452,7 +468,12 @@ fn audio_settings(config: &Config, profile: Option<&Profile>) -> anyhow::Result<
     Ok(audio::Settings { outputs, rate, period_ms: config.output.period_ms, start_ramp_ms: START_RAMP_MS })
 }
 
-fn settings(config: &Config, model: String) -> Settings {
+/// How much of the disk the store may take.
+pub(super) fn limits(config: &Config) -> Limits {
+    Limits { cap_bytes: config.store.size_mb * 1_000_000, floor_bytes: config.store.floor_mb * 1_000_000 }
+}
+
+pub(super) fn settings(config: &Config, model: String) -> Settings {
     let office = config.office.origins.first().cloned().unwrap_or_default();
     Settings {
         player: config.office.player.clone(),
@@ -484,15 +505,14 @@ fn settings(config: &Config, model: String) -> Settings {
     }
 }
 
-fn start_mqtt(
+pub(super) fn mqtt_settings(
     config: &Config,
     m: &config::Mqtt,
     dialer: Dialer,
     tls: Option<rustls::ClientConfig>,
-    inbox: &mpsc::Sender<News>,
-) -> anyhow::Result<Mqtt> {
+) -> mqtt::Settings {
     let (host, port, secure) = m.address();
-    let settings = mqtt::Settings {
+    mqtt::Settings {
         host,
         port,
         dialer,
@@ -501,7 +521,16 @@ fn start_mqtt(
         player: config.office.player.clone(),
         user: m.user.clone(),
         password: m.password.as_ref().map(|p| p.reveal().to_owned()).unwrap_or_default(),
-    };
+    }
+}
+
+pub(super) fn start_mqtt(
+    config: &Config,
+    m: &config::Mqtt,
+    dialer: Dialer,
+    tls: Option<rustls::ClientConfig>,
+    inbox: &mpsc::Sender<News>,
+) -> Mqtt {
     let (events, mut come) = mpsc::channel(mqtt::INBOX);
     let to = inbox.clone();
     tokio::task::spawn_local(async move {
@@ -510,10 +539,10 @@ fn start_mqtt(
             let _ = to.send(News::Mqtt(e)).await;
         }
     });
-    Ok(Mqtt::start(settings, events))
+    Mqtt::start(mqtt_settings(config, m, dialer, tls), events)
 }
 
-fn listen(config: &Config, inbox: &mpsc::Sender<News>) -> anyhow::Result<Option<Socket>> {
+pub(super) fn listen(config: &Config, inbox: &mpsc::Sender<News>) -> anyhow::Result<Socket> {
     let (asks, mut come) = mpsc::channel(16);
     let to = inbox.clone();
     tokio::task::spawn_local(async move {
@@ -523,7 +552,7 @@ fn listen(config: &Config, inbox: &mpsc::Sender<News>) -> anyhow::Result<Option<
             }
         }
     });
-    Ok(Some(socket::listen(&config.socket.path, asks)?))
+    Ok(socket::listen(&config.socket.path, asks)?)
 }
 
 fn start_panel(config: &Config, args: &RunArgs, profile: Option<&Profile>) -> anyhow::Result<Option<panel::Running>> {
@@ -570,11 +599,15 @@ fn start_keyboard(config: &Config, inbox: &mpsc::Sender<News>) -> anyhow::Result
     keyboard.context("the keyboard cannot be used")
 }
 
-fn forward_signals(inbox: &mpsc::Sender<News>) -> anyhow::Result<()> {
-    let mut end = End::new().context("signals")?;
+fn forward_signals(config: &Config, inbox: &mpsc::Sender<News>) -> anyhow::Result<()> {
+    let mut signals = Signals::new().context("signals")?;
     let to = inbox.clone();
+    // In a terminal SIGHUP says that the terminal is gone.
+    let terminal = config.board.panel == config::Panel::Terminal || config.board.buttons == config::Buttons::Keyboard;
     tokio::task::spawn_local(async move {
-        end.come().await;
+        while signals.come().await == Signal::Reload && !terminal {
+            let _ = to.send(News::Reload).await;
+        }
         let _ = to.send(News::End).await;
     });
     Ok(())

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use jukebox_core::homeassistant;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::dial::Dialer;
@@ -158,6 +158,9 @@ pub enum Down {
     /// More commands than the inbox holds; what was not acknowledged comes again.
     #[error("more commands than can be taken")]
     Overrun,
+    /// [`Mqtt::connect_to`] was called.
+    #[error("connecting as newly configured")]
+    Changed,
     /// [`Mqtt::stop`] was called.
     #[error("stopped")]
     Stopped,
@@ -167,6 +170,7 @@ pub enum Down {
 #[derive(Clone)]
 pub struct Mqtt {
     shared: Arc<Shared>,
+    settings: watch::Sender<Settings>,
 }
 
 impl Mqtt {
@@ -182,8 +186,15 @@ impl Mqtt {
     /// The same with another patience.
     pub fn start_paced(settings: Settings, pace: Pace, inbox: mpsc::Sender<Event>) -> Self {
         let shared = Arc::new(Shared::new(settings.prefix()));
-        tokio::spawn(run(settings, pace, shared.clone(), inbox));
-        Self { shared }
+        let (settings, told) = watch::channel(settings);
+        tokio::spawn(run(told, pace, shared.clone(), inbox));
+        Self { shared, settings }
+    }
+
+    /// Ends the connection and connects elsewhere, or as somebody else; site and player must be the same. Nothing that is
+    /// still to be said is lost.
+    pub fn connect_to(&self, settings: Settings) {
+        self.settings.send_replace(settings);
     }
 
     /// Says `P/<suffix>` (retained): now, if it is new, and after each connect. Only the newest is kept for each topic.
@@ -229,20 +240,31 @@ impl Mqtt {
 }
 
 /// One connection after the other, until the stop.
-async fn run(settings: Settings, pace: Pace, shared: Arc<Shared>, inbox: mpsc::Sender<Event>) {
+async fn run(mut settings: watch::Receiver<Settings>, pace: Pace, shared: Arc<Shared>, inbox: mpsc::Sender<Event>) {
     let mut tries = 0;
     for number in 1.. {
         let began = Instant::now();
-        let why = connection::connection(number, &settings, pace, &shared, &inbox).await;
+        let now = settings.borrow_and_update().clone();
+        let why = tokio::select! {
+            why = connection::connection(number, &now, pace, &shared, &inbox) => why,
+            // Not heard any more where nobody holds the link: it is about to stop.
+            Ok(()) = settings.changed() => Down::Changed,
+        };
         tracing::debug!("mqtt: {why}");
+        let changed = why == Down::Changed;
         if why == Down::Stopped || inbox.send(Event::Down { why }).await.is_err() {
             break;
+        }
+        if changed {
+            tries = 0;
+            continue;
         }
         tries = if began.elapsed() > LASTED { 0 } else { tries + 1 };
         let bound = pace.first_pause_ms.saturating_mul(1 << u32::min(tries, 16)).min(pace.longest_pause_ms);
         let pause = Duration::from_millis(random() % bound.max(1));
         tokio::select! {
             () = sleep(pause) => {}
+            Ok(()) = settings.changed() => tries = 0,
             () = async {
                 shared.link_up.notified().await;
                 sleep(Duration::from_millis(random() % LINK_UP_SPREAD_MS)).await;

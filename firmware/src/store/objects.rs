@@ -55,7 +55,7 @@ pub struct Objects {
 
 struct Inner {
     dir: PathBuf,
-    limits: Limits,
+    limits: Mutex<Limits>,
     table: Mutex<Table>,
 }
 
@@ -97,7 +97,7 @@ impl Objects {
         }
         fs::create_dir_all(dir.join("o"))?;
         let (jobs, mut queue) = mpsc::channel(QUEUE);
-        let inner = Arc::new(Inner { dir: dir.into(), limits, table: Mutex::new(scan(dir)?) });
+        let inner = Arc::new(Inner { dir: dir.into(), limits: Mutex::new(limits), table: Mutex::new(scan(dir)?) });
         let worker = inner.clone();
         std::thread::Builder::new().name("objects".into()).stack_size(STACK).spawn(move || {
             while let Some(job) = queue.blocking_recv() {
@@ -111,6 +111,11 @@ impl Objects {
             }
         })?;
         Ok(Self { inner, jobs })
+    }
+
+    /// Sets how much of the disk the objects may take; what is too much by then goes when the next one comes.
+    pub fn limit(&self, limits: Limits) {
+        *self.inner.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
     }
 
     /// Whether the object is stored (its bytes may be torn: only reading and checking tells).
@@ -276,14 +281,15 @@ impl Inner {
     /// Evicts until `bytes` more fit under the cap and over the floor.
     fn make_room(&self, bytes: u64) -> Result<(), ObjectError> {
         let free = self.free_bytes().map_err(|e| ObjectError::Card(e.kind()))?;
-        let over_floor = (self.limits.floor_bytes + bytes).saturating_sub(free);
-        let over_cap = (self.lock().bytes + bytes).saturating_sub(self.limits.cap_bytes);
+        let limits = *self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        let over_floor = (limits.floor_bytes + bytes).saturating_sub(free);
+        let over_cap = (self.lock().bytes + bytes).saturating_sub(limits.cap_bytes);
         let over = over_floor.max(over_cap);
         if over == 0 {
             return Ok(());
         }
         // A little more than needed, so that a full store does not sort its table for each object.
-        let more = self.limits.cap_bytes / 64 / BLOCK * BLOCK;
+        let more = limits.cap_bytes / 64 / BLOCK * BLOCK;
         let victims = self.lock().oldest(over, over + more).ok_or(ObjectError::Full)?;
         for digest in victims {
             self.remove(&digest);

@@ -33,16 +33,22 @@ impl Notify {
 
     /// Waits for a line (`READY=1`). True when it came within `limit`.
     pub fn wait(&self, line: &str, limit: Duration) -> bool {
+        self.message(line, limit).is_some()
+    }
+
+    /// The first message with this line, whole, if it came within `limit`; those before it are gone.
+    pub fn message(&self, line: &str, limit: Duration) -> Option<String> {
         let end = Instant::now() + limit;
         let mut buffer = [0; 4096];
         loop {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() || self.socket.set_read_timeout(Some(left)).is_err() {
-                return false;
+                return None;
             }
             let Ok(length) = self.socket.recv(&mut buffer) else { continue };
-            if String::from_utf8_lossy(&buffer[..length]).lines().any(|l| l == line) {
-                return true;
+            let text = String::from_utf8_lossy(&buffer[..length]);
+            if text.lines().any(|l| l == line) {
+                return Some(text.into_owned());
             }
         }
     }
