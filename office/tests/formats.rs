@@ -374,3 +374,45 @@ fn itunes_files_have_their_length() {
     let expected = reference(&made);
     assert!(residual_db(&heard(&library, "itunes"), &expected[..440_000]) < -100.0);
 }
+
+/// Files that are kept as they are, files that are converted here, and one that ffmpeg has to read.
+#[test]
+fn a_cover_comes_along_whatever_the_file() {
+    let place = Place::new();
+    let (sound, cover) = (place.at("a.wav"), place.at("cover.jpg"));
+    wav(&sound, 1.5, 44_100, 2, 16, 1);
+    tool("ffmpeg", &["-v", "error", "-f", "lavfi", "-i", "testsrc=size=300x300", "-frames:v", "1", text(&cover)]);
+    let with = |n: u32, codec: &[&str], to: &str| {
+        // Each is another sound: else they were one track.
+        let louder = format!("volume=0.{n}");
+        let title = format!("title={n}");
+        let put = ["-i", text(&cover), "-map", "0", "-map", "1", "-c:v", "copy", "-disposition:v", "attached_pic"];
+        let all = [&put[..], &["-metadata", &title, "-af", &louder], codec].concat();
+        ffmpeg(&sound, &all, &place.music(to));
+    };
+    with(1, &["-c:a", "flac"], "1.flac");
+    with(2, &["-c:a", "libmp3lame"], "2.mp3");
+    with(3, &["-c:a", "aac"], "3.m4a");
+    with(4, &["-c:a", "alac"], "4.m4a");
+    with(5, &["-write_id3v2", "1"], "5.aiff");
+    with(6, &["-c:a", "ac3"], "6.m4a");
+    // A WAV file with a chunk of ID3, as taggers write it; the tag is that of an MP3.
+    let mp3 = fs::read(place.music("2.mp3")).unwrap();
+    let length = mp3[6..10].iter().fold(0, |n, b| n << 7 | usize::from(*b)) + 10;
+    let mut bytes = fs::read(&sound).unwrap();
+    bytes.extend([&b"id3 "[..], &(length as u32).to_le_bytes(), &mp3[..length]].concat());
+    bytes.resize(bytes.len().next_multiple_of(2), 0);
+    let all = bytes.len() as u32 - 8;
+    bytes[4..8].copy_from_slice(&all.to_le_bytes());
+    fs::write(place.music("7.wav"), bytes).unwrap();
+    let summary = place.publish();
+    assert_eq!((summary.tracks, summary.unusable.len()), (7, 0), "{summary:?}");
+    let library = place.library();
+    let mut titles: Vec<_> = library.rows().iter().map(|row| row.title.clone()).collect();
+    titles.sort();
+    assert_eq!(titles, ["1", "2", "2", "3", "4", "5", "6"], "the WAV has the title of its ID3");
+    for row in library.rows() {
+        let cover = library.record(&row).cover.unwrap_or_else(|| panic!("{} has lost its cover", row.title));
+        assert!(library.object(&cover).starts_with(b"\xff\xd8\xff"), "{}", row.title);
+    }
+}

@@ -36,6 +36,32 @@ pub fn tag_bytes(file: &mut File) -> io::Result<u64> {
     Ok(total)
 }
 
+/// The ID3v2 tag of a WAV file, if it has one; symphonia reads that of AIFF alone. RIFF: name, length and body of a chunk,
+/// filled up to an even length. A tag beyond all bounds is left out.
+pub fn wav_id3(file: &mut File) -> io::Result<Option<Vec<u8>>> {
+    file.rewind()?;
+    let mut head = [0; 12];
+    if file.read_exact(&mut head).is_err() || !head.starts_with(b"RIFF") || !head.ends_with(b"WAVE") {
+        return Ok(None);
+    }
+    let (mut at, mut chunk) = (12, [0; 8]);
+    for _ in 0..1_000 {
+        file.seek(SeekFrom::Start(at))?;
+        if file.read_exact(&mut chunk).is_err() {
+            break;
+        }
+        let (name, length) = chunk.split_at(4);
+        let length = u64::from(length.try_into().map_or(0, u32::from_le_bytes));
+        if name.eq_ignore_ascii_case(b"id3 ") && length <= super::source::MAX_TAGS {
+            let mut tag = Vec::new();
+            file.take(length).read_to_end(&mut tag)?;
+            return Ok(Some(tag));
+        }
+        at += 8 + length + length % 2;
+    }
+    Ok(None)
+}
+
 /// What an MP4 says of its first sound track (ISO/IEC 14496-12), in frames of the media.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Mp4 {

@@ -153,13 +153,18 @@ impl Source {
         if mp4.is_some_and(|m| m.protected) {
             return Err(Unusable::Protected);
         }
+        let id3 = container::wav_id3(&mut file).map_err(read)?;
         file.rewind().map_err(read)?;
         let stream = MediaSourceStream::new(Box::new(file), Default::default());
-        match Self::of(stream, mp4, None) {
+        let mut source = match Self::of(stream, mp4, None) {
             Err(Unusable::Format(what)) => Self::outside(path, what),
             Err(Unusable::NotMusic(_)) if outside::may_know(path) => Self::outside(path, "of a rare kind".into()),
             opened => opened,
+        }?;
+        if let Some(id3) = id3 {
+            tags::add_id3(&mut source.tags, id3);
         }
+        Ok(source)
     }
 
     /// Opens what ffmpeg makes of a file.
@@ -170,10 +175,13 @@ impl Source {
         let sound = Outside::open(path).map_err(|e| Unusable::Read(e.to_string()))?;
         let stream = MediaSourceStream::new(Box::new(sound), Default::default());
         let note = format!("is {what}: converted to FLAC");
-        Self::of(stream, None, Some(note)).map_err(|e| match e {
+        let mut source = Self::of(stream, None, Some(note)).map_err(|e| match e {
             Unusable::NotMusic(_) => Unusable::NotMusic(format!("it is {what}, and ffmpeg finds no sound in it")),
             e => e,
-        })
+        })?;
+        // ffmpeg passes the words on, but not the picture.
+        source.tags.picture = File::open(path).ok().and_then(tags::picture);
+        Ok(source)
     }
 
     /// `converted`: what is said of a file whose sound is not its own packets'.

@@ -1,13 +1,20 @@
 //! Tags and cover: what is known of the music, kept within bounds.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::{self, Cursor};
 use std::sync::{Mutex, PoisonError};
 
 use image::codecs::jpeg::JpegEncoder;
 use image::{DynamicImage, ImageReader, Limits};
 use jukebox_core::library::Digest;
-use symphonia::core::meta::{Metadata, MetadataRevision, StandardTag, StandardVisualKey};
+use symphonia::core::formats::FormatOptions;
+use symphonia::core::formats::probe::Hint;
+use symphonia::core::io::{MediaSourceStream, MediaSourceStreamOptions};
+use symphonia::core::meta::{
+    Metadata, MetadataOptions, MetadataReader, MetadataRevision, StandardTag, StandardVisualKey,
+};
+use symphonia::default::meta::Id3v2Reader;
 
 use super::write::Store;
 
@@ -51,6 +58,23 @@ pub fn read(mut metadata: Metadata<'_>) -> Tags {
             return tags;
         }
     }
+}
+
+/// Adds what an ID3v2 tag says and the tags do not; one that is broken says nothing.
+pub fn add_id3(tags: &mut Tags, id3: Vec<u8>) {
+    let stream = MediaSourceStream::new(Box::new(Cursor::new(id3)), MediaSourceStreamOptions::default());
+    let read = Id3v2Reader::try_new(stream, MetadataOptions::default()).and_then(|mut reader| reader.read_all());
+    if let Ok(found) = read {
+        merge(tags, &found.revision);
+    }
+}
+
+/// The picture of a file whose sound cannot be read here.
+pub fn picture(file: File) -> Option<Box<[u8]>> {
+    let stream = MediaSourceStream::new(Box::new(file), MediaSourceStreamOptions::default());
+    let (format, meta) = (FormatOptions::default(), MetadataOptions::default());
+    let mut format = symphonia::default::get_probe().probe(&Hint::new(), stream, format, meta).ok()?;
+    read(format.metadata()).picture
 }
 
 fn merge(tags: &mut Tags, revision: &MetadataRevision) {
