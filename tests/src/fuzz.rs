@@ -1,6 +1,7 @@
 //! What the fuzzer tries, a function for each target: hostile bytes in, and nothing may panic, hang or break its word.
 //!
-//! `tests/tests/fuzz.rs` tries them, and replays what was found before (`tests/fuzz/regressions/TARGET`).
+//! `tests/tests/fuzz.rs` tries them, and replays what was found before (`tests/fuzz/regressions/TARGET`). `tests/fuzz` is the
+//! same for cargo-fuzz, a target each.
 
 use std::panic::catch_unwind;
 use std::path::Path;

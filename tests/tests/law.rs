@@ -185,6 +185,20 @@ fn every_file_says_what_it_is_and_is_short() {
     }
 }
 
+/// What is tried in every run is what cargo-fuzz may try for long.
+#[test]
+fn each_fuzz_target_has_its_file() {
+    let folder = root().join("tests/fuzz");
+    let manifest: toml::Table = read(&folder.join("Cargo.toml")).parse().unwrap();
+    let bins = manifest["bin"].as_array().unwrap().iter().map(|b| b["name"].as_str().unwrap().to_owned());
+    let names: BTreeSet<String> = jukebox_tests::fuzz::TARGETS.iter().map(|t| t.0.to_owned()).collect();
+    assert_eq!(bins.collect::<BTreeSet<_>>(), names);
+    for name in names {
+        let text = read(&folder.join("targets").join(format!("{name}.rs")));
+        assert!(text.contains(&format!("jukebox_tests::fuzz::{name}(bytes)")), "{name}");
+    }
+}
+
 #[test]
 fn the_top_level_is_tidy() {
     let out = Command::new("git").args(["ls-files", "-z"]).current_dir(root()).output();

@@ -1,0 +1,4 @@
+//! Hostile bytes for `config`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| jukebox_tests::fuzz::config(bytes));
