@@ -328,9 +328,14 @@ fn open_alsa(
     Ok(Output { _stream: Stream::Alsa(stream), rate, period, takes, meter })
 }
 
-fn not_there(name: &str) -> OpenError {
+/// Names of all ALSA PCMs that the system lists.
+pub fn names() -> Vec<String> {
     let there = cpal::host_from_id(HostId::Alsa).and_then(|h| h.devices().map(|d| d.collect::<Vec<_>>()));
-    let names = there.unwrap_or_default().iter().filter_map(|d| Some(d.id().ok()?.id().to_owned())).collect::<Vec<_>>();
+    there.unwrap_or_default().iter().filter_map(|d| Some(d.id().ok()?.id().to_owned())).collect()
+}
+
+fn not_there(name: &str) -> OpenError {
+    let names = names();
     let there = if names.is_empty() { "none".into() } else { names.join(", ") };
     OpenError::NotThere { name: name.into(), there }
 }

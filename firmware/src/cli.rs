@@ -8,7 +8,9 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use serde_json::{Value, json};
 
 use crate::config::{self, Config, ConfigError};
+use crate::doctor::DoctorArgs;
 use crate::play::PlayArgs;
+use crate::setup::SetupArgs;
 use crate::{driver, panel, socket};
 
 /// The player of the office jukebox.
@@ -17,7 +19,7 @@ use crate::{driver, panel, socket};
 pub struct Cli {
     #[command(subcommand)]
     what: What,
-    /// Print the player's answer as JSON.
+    /// Print what is answered as JSON.
     #[arg(long, global = true)]
     json: bool,
     /// Socket of the running player.
@@ -140,6 +142,11 @@ enum What {
     Watch,
     /// Show what the panel shows.
     Panel(PanelArgs),
+    /// Set the player up: who it is, where the office is, which board and outputs.
+    Setup(Box<SetupArgs>),
+    /// Check all that silently does not work, and say what mends it.
+    #[command(after_help = "Exit status 0 if all is well, else 1.")]
+    Doctor(DoctorArgs),
     /// Look after the configuration.
     #[command(subcommand)]
     Config(ConfigWhat),
@@ -210,6 +217,8 @@ impl Cli {
             What::Run(args) => return run(args),
             What::Play(args) if !args.files.is_empty() => crate::play::play(args.clone()),
             What::Config(ConfigWhat::Check { file }) => return check(file),
+            What::Setup(args) => crate::setup::setup(args),
+            What::Doctor(args) => return crate::doctor::doctor(args, &self.socket, self.json),
             What::Panel(args) if args.last_words => {
                 let of_systemd = |name| std::env::var(name).unwrap_or_default();
                 return panel::last_words(&args.config, &of_systemd("SERVICE_RESULT"), &of_systemd("EXIT_STATUS"));

@@ -340,7 +340,7 @@ impl fmt::Debug for Secret {
 pub enum ConfigError {
     /// There is no file.
     #[error(
-        "{}: there is no configuration file\n  `jukebox-office player add NAME` in the office writes one; put it there, or name another with --config FILE",
+        "{}: there is no configuration file\n  `jukebox-office player add NAME` in the office writes one, and `sudo jukebox setup` asks for it; or name another with --config FILE",
         .0.display()
     )]
     Missing(PathBuf),
@@ -560,6 +560,14 @@ impl Config {
         format!("sha256:{}", Digest::of(&json))
     }
 
+    /// Whether everybody on the machine may read a password in the file.
+    pub fn is_open_to_others(&self) -> bool {
+        use std::os::unix::fs::PermissionsExt;
+        let secret_inside = self.mqtt.as_ref().is_some_and(|m| m.password.is_some() && m.password_file.is_none());
+        let secret_inside = secret_inside || self.office.proxy.as_ref().is_some_and(Proxy::has_login);
+        secret_inside && std::fs::metadata(&self.path).is_ok_and(|m| m.permissions().mode() & 0o004 != 0)
+    }
+
     /// What `jukebox config check` prints about a file that is right; also tries the CA.
     ///
     /// # Errors
@@ -589,19 +597,12 @@ impl Config {
         } else if self.office.insecure {
             lines.push("  warning: `insecure = true`: whoever is on the way can listen and change things".into());
         }
-        let secret_inside = self.mqtt.as_ref().is_some_and(|m| m.password.is_some() && m.password_file.is_none());
-        let secret_inside = secret_inside || self.office.proxy.as_ref().is_some_and(Proxy::has_login);
-        if secret_inside && open_to_others(&self.path) {
+        if self.is_open_to_others() {
             let file = self.path.display();
             lines.push(format!("  warning: others may read {file}, and it holds a password: chmod 600 {file}"));
         }
         Ok(lines.join("\n"))
     }
-}
-
-fn open_to_others(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::metadata(path).is_ok_and(|m| m.permissions().mode() & 0o004 != 0)
 }
 
 fn read_small(path: &Path) -> std::io::Result<String> {

@@ -83,6 +83,7 @@ pub fn run(config: &Config, args: &RunArgs) -> anyhow::Result<()> {
             reached: true,
             ending: false,
             mute: false,
+            broker: Some("connecting".into()),
             systemd: systemd::Systemd::new(),
         };
         driver.run(news).await
@@ -112,6 +113,8 @@ struct Driver {
     ending: bool,
     /// It ends because it does not sound.
     mute: bool,
+    /// Why the broker is not connected; none if it is.
+    broker: Option<String>,
     systemd: systemd::Systemd,
 }
 
@@ -370,7 +373,9 @@ impl Driver {
             socket::Ask::Status(to) => {
                 let now: serde_json::Value = serde_json::from_str(&self.now_json).unwrap_or_default();
                 let text = self.jukebox.sentence();
-                let answer = serde_json::json!({"status": "ok", "data": {"text": text, "now": now}});
+                let link = || serde_json::json!({"up": self.broker.is_none(), "why": self.broker});
+                let broker = self.parts.mqtt.as_ref().map(|_| link());
+                let answer = serde_json::json!({"status": "ok", "data": {"text": text, "now": now, "broker": broker}});
                 drop(to.send(answer.to_string()));
             }
             socket::Ask::Panel(to) => {
@@ -389,9 +394,13 @@ impl Driver {
 
     fn mqtt(&mut self, event: mqtt::Event) {
         match event {
-            mqtt::Event::Up => self.handle(Input::Bots { up: true, name_taken: false }),
+            mqtt::Event::Up => {
+                self.broker = None;
+                self.handle(Input::Bots { up: true, name_taken: false })
+            }
             mqtt::Event::Down { why } => {
                 tracing::warn!("broker: {why}");
+                self.broker = Some(why.to_string());
                 self.handle(Input::Bots { up: false, name_taken: matches!(why, mqtt::Down::NameTaken) });
             }
             mqtt::Event::Delivered { key } => self.handle(Input::Delivered { key }),

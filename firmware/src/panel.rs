@@ -132,7 +132,7 @@ fn page(icon: Icon, [headline, title, artist, detail]: [&str; 4]) -> View {
 pub fn not_set_up(error: &ConfigError) -> View {
     match error {
         ConfigError::Missing(_) => {
-            page(Icon::Warning, ["Not set up", "No configuration", "", "Write /etc/jukebox/jukebox.toml"])
+            page(Icon::Warning, ["Not set up", "No configuration", "", "Run: sudo jukebox setup"])
         }
         ConfigError::Unreadable { path, why, .. } => {
             page(Icon::Warning, ["Not set up", "A file cannot be read", &path.display().to_string(), why])
@@ -181,7 +181,7 @@ pub fn say_not_set_up(path: &Path, error: &ConfigError) {
 }
 
 /// What is said of the board in a configuration that is wrong elsewhere.
-fn legible(path: &Path) -> Board {
+pub(crate) fn legible(path: &Path) -> Board {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let board = text.parse::<toml::Table>().ok().and_then(|mut table| table.remove("board"));
     board.and_then(|board| board.try_into().ok()).unwrap_or_default()

@@ -14,7 +14,7 @@ use crate::audio::{Player, RateRule, Settings};
 /// Plays files and ends.
 #[derive(Clone, Debug, clap::Args)]
 pub struct PlayArgs {
-    /// Files to play, one after the other: FLAC, MP3, Ogg Vorbis, Opus, WAV
+    /// Files to play, one after the other: FLAC, MP3, Ogg Vorbis, Ogg Opus, AAC (ADTS), WAV
     #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// ALSA device: `default`, `hw:CARD=NAME,DEV=0`, `plughw:...`; or `paced:FILE.wav`, which records instead

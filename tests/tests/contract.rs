@@ -166,26 +166,30 @@ fn a_party_of_foreign_clients_fits_the_document() {
 }
 
 /// Keys of device discovery: <https://www.home-assistant.io/integrations/mqtt/#device-discovery-payload>, and for each
-/// platform `https://www.home-assistant.io/integrations/PLATFORM.mqtt/`. Written from memory, not copied: to be compared with the pages.
+/// platform `https://www.home-assistant.io/integrations/PLATFORM.mqtt/`. As those pages (of 2025 and 2026) document them; abbreviations are not used.
 const SHARED: [&str; 5] = ["device", "origin", "components", "availability_topic", "qos"];
 const DEVICE: [&str; 6] = ["identifiers", "name", "manufacturer", "model", "sw_version", "serial_number"];
 const ORIGIN: [&str; 3] = ["name", "sw_version", "support_url"];
 /// Of every entity.
-const ENTITY: [&str; 6] = ["platform", "unique_id", "name", "icon", "entity_category", "device_class"];
+const ENTITY: [&str; 5] = ["platform", "unique_id", "name", "icon", "entity_category"];
 /// Platform: keys that it must have, keys that it may have.
 const PLATFORMS: [(&str, &[&str], &[&str]); 8] = [
-    ("button", &["command_topic"], &["payload_press", "command_template"]),
+    ("button", &["command_topic"], &["payload_press", "command_template", "device_class"]),
     (
         "number",
         &["command_topic"],
-        &["state_topic", "min", "max", "step", "unit_of_measurement", "value_template", "mode"],
+        &["state_topic", "min", "max", "step", "unit_of_measurement", "value_template", "mode", "device_class"],
     ),
-    ("switch", &["command_topic"], &["state_topic", "payload_on", "payload_off", "state_on", "state_off"]),
+    (
+        "switch",
+        &["command_topic"],
+        &["state_topic", "payload_on", "payload_off", "state_on", "state_off", "device_class"],
+    ),
     ("select", &["command_topic", "options"], &["command_template", "state_topic", "value_template"]),
     ("text", &["command_topic"], &["command_template", "min", "max", "mode", "pattern", "state_topic"]),
-    ("sensor", &["state_topic"], &["value_template", "options", "state_class", "unit_of_measurement"]),
-    ("binary_sensor", &["state_topic"], &["value_template", "payload_on", "payload_off"]),
-    ("event", &["state_topic", "event_types"], &["value_template"]),
+    ("sensor", &["state_topic"], &["value_template", "options", "state_class", "unit_of_measurement", "device_class"]),
+    ("binary_sensor", &["state_topic"], &["value_template", "payload_on", "payload_off", "device_class"]),
+    ("event", &["state_topic", "event_types"], &["value_template", "device_class"]),
 ];
 
 fn home_assistant_knows_every_key(house: &House) {

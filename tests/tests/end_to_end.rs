@@ -79,6 +79,8 @@ fn an_outage_is_not_heard() {
     let ears = house.ears();
     ears.wait_from(0, PLAYED, "online again", |m| m.topic.ends_with("/availability") && m.payload == "online");
     ears.wait_from(0, PLAYED, "what was played meanwhile", |m| m.topic.ends_with("/event/finished"));
+    let on_board = |title: &str| house.ok("search", title)["results"][0]["on_board"].clone();
+    assert_eq!((on_board("waterloo"), on_board("chiquitita")), (true.into(), false.into()), "also what is not queued");
     assert_eq!(house.ok("add", "chiquitita")["track"]["title"], "Chiquitita");
     ears.wait_from(0, PLAYED, "the third song", |m| m.topic.ends_with("/now") && m.payload.contains("Chiquitita"));
 }

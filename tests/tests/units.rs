@@ -8,13 +8,17 @@ use std::process::Command;
 use jukebox_tests::rig::{self, run, write};
 
 const UNITS: [&str; 2] = ["jukebox.service", "jukebox-office.service"];
+/// All of them: with those that do one thing and end.
+const ALL: [&str; 3] = ["jukebox.service", "jukebox-office.service", "jukebox-setup.service"];
 
 /// Every key that may stand in a unit: all of them are known to systemd 252. A newer one (`RestartSteps=`, `notify-reload`) would
 /// be ignored there with a warning, and what it promises would not happen.
-const KEYS: [&str; 28] = [
+const KEYS: [&str; 30] = [
     "Unit.Description",
     "Unit.Documentation",
     "Unit.After",
+    "Unit.Before",
+    "Unit.ConditionFileNotEmpty",
     "Unit.Wants",
     "Unit.StartLimitIntervalSec",
     "Service.Type",
@@ -44,11 +48,15 @@ const KEYS: [&str; 28] = [
 
 #[test]
 fn units_use_keys_of_debian_12_and_say_what_the_design_says() {
-    for name in UNITS {
-        let unit = unit(name);
-        for key in unit.keys() {
+    for name in ALL {
+        for key in unit(name).keys() {
             assert!(KEYS.contains(&key.as_str()), "{name}: {key} is not in the list of keys known to systemd 252");
         }
+    }
+    let setup = unit("jukebox-setup.service");
+    assert_eq!((setup["Service.Type"].as_str(), setup["Unit.Before"].as_str()), ("oneshot", "jukebox.service"));
+    for name in UNITS {
+        let unit = unit(name);
         let same = |key: &str, value: &str| assert_eq!(unit.get(key).map(String::as_str), Some(value), "{name}: {key}");
         same("Service.Type", "notify");
         same("Service.Restart", "always");
@@ -72,7 +80,7 @@ fn units_use_keys_of_debian_12_and_say_what_the_design_says() {
 
 #[test]
 fn programs_know_the_arguments_that_units_give_them() {
-    for name in UNITS {
+    for name in ALL {
         let unit = unit(name);
         let mut words = unit["Service.ExecStart"].split_whitespace();
         let program = Path::new(words.next().unwrap()).file_name().unwrap().to_str().unwrap().to_owned();
@@ -89,7 +97,7 @@ fn systemd_finds_nothing_to_say() {
         return;
     }
     let folder = rig::folder();
-    for name in UNITS {
+    for name in ALL {
         // The programs are not installed here: those just built stand in for them.
         let text = read(name).replace("/usr/bin/jukebox", &rig::program("jukebox").display().to_string());
         let copy = folder.path().join(name);

@@ -202,6 +202,9 @@ pub enum Input {
         token: u64,
         /// The hits.
         hits: Option<(Vec<Row>, u64)>,
+        /// Those of them that are on disk as a whole.
+        #[serde(default)]
+        on_board: Vec<TrackId>,
     },
     /// The catalogue answers with a list; none: no such list, or no catalogue yet.
     Listed {

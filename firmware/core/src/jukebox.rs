@@ -237,7 +237,7 @@ impl Jukebox {
             Input::Tick => {}
             Input::Command(c) => self.obey(c),
             Input::Edge(e) => self.gestures.edge(self.now, e),
-            Input::Found { token, hits } => self.found(token, hits),
+            Input::Found { token, hits, on_board } => self.found(token, hits, &on_board),
             Input::Listed { token, list } => {
                 if !self.fallback_listed(token, list.as_ref()) {
                     self.listed(token, list);
@@ -353,7 +353,7 @@ impl Jukebox {
     /// The catalogue's thread may hang with the card: whoever asked is told.
     fn give_up_waiting(&mut self) {
         while let Some(p) = self.pending.first().filter(|p| self.now.since(p.since) >= PATIENCE) {
-            self.found(p.question, None);
+            self.found(p.question, None, &[]);
         }
     }
 

@@ -13,7 +13,7 @@ use crate::exchange::{Incoming, List, Listed, Output, Source};
 use crate::fallback::is_fallback;
 use crate::gesture::{Button, Gesture};
 use crate::jukebox::{Ask, Jukebox, Notice, Pending};
-use crate::library::{Row, playlist_id};
+use crate::library::{Row, TrackId, playlist_id};
 use crate::queue::{Entry, MAX_ENTRIES, NotAdded, NotMoved, Place, Where};
 use crate::reason::Code;
 use crate::sound::EntryId;
@@ -162,17 +162,18 @@ impl Jukebox {
     }
 
     /// The catalogue has answered.
-    pub(crate) fn found(&mut self, token: u64, hits: Option<(Vec<Row>, u64)>) {
+    pub(crate) fn found(&mut self, token: u64, hits: Option<(Vec<Row>, u64)>, on_board: &[TrackId]) {
         let Some(i) = self.pending.iter().position(|p| p.question == token) else { return };
         let Pending { ask, request, .. } = self.pending.remove(i);
         let outcome = match (hits, &request.command) {
             (None, _) => Err(no_catalogue()),
             (Some((hits, total)), Command::Search { .. }) => {
-                Ok(json!({"results": hits.iter().map(|h| self.hit(h)).collect::<Vec<_>>(), "total": total}))
+                Ok(json!({"results": hits.iter().map(|h| self.hit(h, on_board)).collect::<Vec<_>>(), "total": total}))
             }
             (Some((hits, total)), Command::Add { what, place, twice, strict }) => {
                 let by = request.by.clone().unwrap_or_else(|| default_by(ask.source).into());
-                self.still_at(request.if_rev).and_then(|()| self.add(what, &hits, total, &by, *place, *twice, *strict))
+                self.still_at(request.if_rev)
+                    .and_then(|()| self.add(what, &hits, on_board, total, &by, *place, *twice, *strict))
             }
             _ => Err(Refusal::new(Code::Internal, "An answer that nobody asked for.")),
         };
@@ -242,9 +243,10 @@ impl Jukebox {
         named.map_or(id, |l| l.id.clone())
     }
 
-    fn hit<'r>(&self, row: &'r Row) -> Hit<'r> {
+    fn hit<'r>(&self, row: &'r Row, on_board: &[TrackId]) -> Hit<'r> {
+        // Of what is queued the planner knows also a whole that was put together of several renditions.
         let entry = self.queue.iter().find(|e| e.track == row.id);
-        let on_board = entry.is_some_and(|e| self.planner.on_board_pct(e.id) == 100);
+        let on_board = on_board.contains(&row.id) || entry.is_some_and(|e| self.planner.on_board_pct(e.id) == 100);
         let (title, artist, album) = (&row.title, &row.artist, &row.album);
         Hit { track: row.id, title, artist, album, duration_ms: row.duration_ms, on_board }
     }
@@ -254,6 +256,7 @@ impl Jukebox {
         &mut self,
         what: &What,
         hits: &[Row],
+        on_board: &[TrackId],
         total: u64,
         by: &str,
         place: Where,
@@ -293,8 +296,8 @@ impl Jukebox {
             (Where::Next, _) => self.queue.current().map_or(0, |e| self.left_of(e.id, e.duration_ms)),
             (Where::End, _) => starts_in,
         };
-        let also: Vec<_> = hits.iter().skip(1).take(4).map(|h| self.hit(h)).collect();
-        Ok(json!({"entry": id, "track": self.hit(best), "starts_in_s": starts_in / 1_000, "also": also}))
+        let also: Vec<_> = hits.iter().skip(1).take(4).map(|h| self.hit(h, on_board)).collect();
+        Ok(json!({"entry": id, "track": self.hit(best, on_board), "starts_in_s": starts_in / 1_000, "also": also}))
     }
 
     fn full(&self) -> Refusal {

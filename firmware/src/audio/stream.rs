@@ -25,7 +25,7 @@ pub enum StreamError {
     #[error("{0}")]
     Read(#[from] std::io::Error),
     /// Of no format that is known here, or broken.
-    #[error("no sound found: {0}; FLAC, MP3, Ogg Vorbis, Opus and WAV play")]
+    #[error("no sound found: {0}; FLAC, MP3, Ogg Vorbis, Ogg Opus, AAC (ADTS) and WAV play")]
     Format(String),
     /// More than two channels.
     #[error("{0} channels; mono and stereo play")]

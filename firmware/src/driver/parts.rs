@@ -12,7 +12,7 @@ use jukebox_core::checkpoint::{KnownLibrary, Saved};
 use jukebox_core::exchange::{self, Input, List, Settings, Vitals};
 use jukebox_core::fallback::FallbackSettings;
 use jukebox_core::jukebox::Jukebox;
-use jukebox_core::library::{Digest, TrackId};
+use jukebox_core::library::{Digest, Row, TrackId};
 use jukebox_core::link::Sample;
 use jukebox_core::planner::Wish;
 use jukebox_core::reason::Reason;
@@ -285,6 +285,7 @@ impl Parts {
 
     pub(super) fn search(&self, token: u64, text: String, limit: usize, offset: usize) {
         let (catalogue, inbox) = (self.catalogue.clone(), self.inbox.clone());
+        let objects = self.store.objects();
         tokio::task::spawn_local(async move {
             let hits = match catalogue.search(&text, limit as u32, offset as u32).await {
                 // Nothing found in nothing: it is still on its way.
@@ -292,19 +293,20 @@ impl Parts {
                 Ok(hits) => Some((hits.rows, hits.total.into())),
                 Err(e) => none(&e),
             };
-            let _ = inbox.send(News::Input(Input::Found { token, hits })).await;
+            found(&inbox, &objects, token, hits).await;
         });
     }
 
     pub(super) fn lookup(&self, token: u64, track: TrackId) {
         let (catalogue, inbox) = (self.catalogue.clone(), self.inbox.clone());
+        let objects = self.store.objects();
         tokio::task::spawn_local(async move {
             let hits = match catalogue.by_id(track).await {
                 Ok(None) if tracks(&catalogue).await.is_none() => None,
                 Ok(row) => Some((row.into_iter().collect(), 1)),
                 Err(e) => none(&e),
             };
-            let _ = inbox.send(News::Input(Input::Found { token, hits })).await;
+            found(&inbox, &objects, token, hits).await;
         });
     }
 
@@ -426,6 +428,20 @@ fn none<T>(e: &catalogue::CatalogueError) -> Option<T> {
     None
 }
 
+/// Sends hits, with those that are on disk.
+async fn found(inbox: &mpsc::Sender<News>, objects: &Objects, token: u64, hits: Option<(Vec<Row>, u64)>) {
+    let rows = hits.iter().flat_map(|h| &h.0);
+    // Of most tracks not even the record is here: that costs no look at the card.
+    let some: Vec<_> = rows.filter(|r| objects.has(&r.record)).map(|r| (r.id, r.record)).collect();
+    let mut on_board = Vec::new();
+    if !some.is_empty() {
+        let objects = objects.clone();
+        let whole = move || some.into_iter().filter(|(_, record)| objects.holds(record)).map(|(id, _)| id).collect();
+        on_board = tokio::task::spawn_blocking(whole).await.unwrap_or_default();
+    }
+    let _ = inbox.send(News::Input(Input::Found { token, hits, on_board })).await;
+}
+
 /// What a refresh says about the catalogue.
 fn outcome(state: &mut exchange::Catalogue, refreshed: Result<Refreshed, RefreshError>) {
     (state.reason, state.refused, state.newer) = (None, None, false);
@@ -505,25 +521,6 @@ pub(super) fn settings(config: &Config, model: String) -> Settings {
     }
 }
 
-pub(super) fn mqtt_settings(
-    config: &Config,
-    m: &config::Mqtt,
-    dialer: Dialer,
-    tls: Option<rustls::ClientConfig>,
-) -> mqtt::Settings {
-    let (host, port, secure) = m.address();
-    mqtt::Settings {
-        host,
-        port,
-        dialer,
-        tls: tls.filter(|_| secure),
-        site: config.office.site.clone(),
-        player: config.office.player.clone(),
-        user: m.user.clone(),
-        password: m.password.as_ref().map(|p| p.reveal().to_owned()).unwrap_or_default(),
-    }
-}
-
 pub(super) fn start_mqtt(
     config: &Config,
     m: &config::Mqtt,
@@ -539,7 +536,7 @@ pub(super) fn start_mqtt(
             let _ = to.send(News::Mqtt(e)).await;
         }
     });
-    Mqtt::start(mqtt_settings(config, m, dialer, tls), events)
+    Mqtt::start(mqtt::Settings::new(config, m, dialer, tls), events)
 }
 
 pub(super) fn listen(config: &Config, inbox: &mpsc::Sender<News>) -> anyhow::Result<Socket> {

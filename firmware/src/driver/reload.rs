@@ -5,10 +5,11 @@ use std::path::Path;
 use jukebox_core::library::Digest;
 use jukebox_core::reload::Reload;
 
-use super::parts::{Parts, limits, listen, mqtt_settings, settings, start_mqtt};
+use super::parts::{Parts, limits, listen, settings, start_mqtt};
 use crate::config::{self, Config, ConfigError};
 use crate::dial::Dialer;
 use crate::fetch::Fetcher;
+use crate::mqtt;
 
 /// A configuration that was read and is right.
 pub(crate) struct Fresh {
@@ -76,7 +77,7 @@ impl Parts {
         let link = |m: &config::Mqtt| (m.broker.clone(), m.user.clone(), m.password.clone());
         match (&self.mqtt, &config.mqtt) {
             (Some(mqtt), Some(new)) if other_way || config.mqtt.as_ref().map(link) != old.mqtt.as_ref().map(link) => {
-                mqtt.connect_to(mqtt_settings(&config, new, dialer, tls));
+                mqtt.connect_to(mqtt::Settings::new(&config, new, dialer, tls));
             }
             (Some(mqtt), None) => {
                 let mqtt = mqtt.clone();
@@ -90,6 +91,7 @@ impl Parts {
         self.name.clone_from(&config.name);
         (self.config, self.roots) = (config, roots);
         if let Some(fetcher) = fetcher {
+            fetcher.date_of(&self.fetcher);
             self.fetcher = fetcher;
             self.refresh_catalogue();
         }

@@ -330,6 +330,11 @@ impl Fetcher {
         self.0.origins.iter().map(|o| o.shown(now)).collect()
     }
 
+    /// Takes over the date that another's office gave: it is still right.
+    pub fn date_of(&self, other: &Self) {
+        *lock(&self.0.date) = other.office_date();
+    }
+
     /// The `Date` that an office with a verified certificate sent last, and when that was.
     pub fn office_date(&self) -> Option<(String, Instant)> {
         lock(&self.0.date).clone()

@@ -85,6 +85,24 @@ pub(super) async fn connection(
     }
 }
 
+/// Connects, and says goodbye at once. What the broker kept for the player stays there: nothing is acknowledged.
+pub(super) async fn login(settings: &Settings) -> Result<(), Down> {
+    let (client, mut events) = AsyncClient::builder(options(settings, Pace::default())).capacity(WINDOW.into()).build();
+    let mut inside = false;
+    loop {
+        match events.poll().await {
+            Ok(rumqttc::Event::Incoming(Packet::ConnAck(_))) => {
+                inside = true;
+                client.disconnect().await.map_err(gone)?;
+            }
+            Ok(_) => {}
+            // The goodbye is out, or the broker hung up on it.
+            Err(_) if inside => return Ok(()),
+            Err(e) => return Err(down(&e)),
+        }
+    }
+}
+
 /// What the listener found for the other half.
 #[derive(Default)]
 struct Found {

@@ -20,6 +20,7 @@ use jukebox_core::homeassistant;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
+use crate::config::{self, Config};
 use crate::dial::Dialer;
 use crate::fetch::Fault;
 use slate::Shared;
@@ -57,6 +58,21 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// As the configuration has it; `tls` where its broker is spoken to over TLS.
+    pub fn new(config: &Config, m: &config::Mqtt, dialer: Dialer, tls: Option<rustls::ClientConfig>) -> Self {
+        let (host, port, secure) = m.address();
+        Self {
+            host,
+            port,
+            dialer,
+            tls: tls.filter(|_| secure),
+            site: config.office.site.clone(),
+            player: config.office.player.clone(),
+            user: m.user.clone(),
+            password: m.password.as_ref().map(|p| p.reveal().to_owned()).unwrap_or_default(),
+        }
+    }
+
     /// `jukebox/1/<site>/<player>`: where all that this player says and hears lies.
     pub fn prefix(&self) -> String {
         format!("jukebox/1/{}/{}", self.site, self.player)
@@ -237,6 +253,15 @@ impl Mqtt {
         // Too late: the will says it for us.
         let _ = timeout(STOP_WITHIN, self.shared.stopped.notified()).await;
     }
+}
+
+/// Whether the broker lets the player in: connects as it would, and leaves again. Only for a player that does not run: two of
+/// a name drive each other out.
+///
+/// # Errors
+/// Why not.
+pub async fn login(settings: &Settings, patience: Duration) -> Result<(), Down> {
+    timeout(patience, connection::login(settings)).await.unwrap_or(Err(Down::Silent))
 }
 
 /// One connection after the other, until the stop.

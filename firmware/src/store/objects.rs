@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use jukebox_core::library::Digest;
+use jukebox_core::library::{Digest, IndexPage, IndexRef, Record};
 use tokio::sync::{mpsc, oneshot};
 
 /// What a file occupies at least.
@@ -89,7 +89,7 @@ enum Job {
 impl Objects {
     /// Reads the directory (oldest use first), removes what was not finished, and starts the writing thread, which ends
     /// with the last clone.
-    pub(super) fn open(dir: &Path, limits: Limits) -> io::Result<Self> {
+    pub(crate) fn open(dir: &Path, limits: Limits) -> io::Result<Self> {
         let temporary = dir.join("tmp");
         match fs::remove_dir_all(&temporary) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -121,6 +121,17 @@ impl Objects {
     /// Whether the object is stored (its bytes may be torn: only reading and checking tells).
     pub fn has(&self, digest: &Digest) -> bool {
         self.inner.lock().files.contains_key(digest)
+    }
+
+    /// Whether all of one rendition of a track is here, by its record. Blocks on the card for record and index.
+    pub fn holds(&self, record: &Digest) -> bool {
+        let Some(record) = self.read(record).ok().and_then(|bytes| Record::parse(&bytes).ok()) else { return false };
+        let page = |page: &IndexRef| {
+            let index = Some(&page.object).filter(|d| self.has(d)).and_then(|d| self.read(d).ok());
+            let index = index.and_then(|bytes| IndexPage::parse(&bytes).ok());
+            index.is_some_and(|i| i.segments().all(|s| self.has(&s.digest)))
+        };
+        record.renditions.iter().any(|r| !r.index.is_empty() && r.index.iter().all(page))
     }
 
     /// The bytes as they are on disk, not checked. Blocks on the card: not for the runtime's thread.

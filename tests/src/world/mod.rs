@@ -329,12 +329,15 @@ impl World {
                     let hits: Vec<_> = self.library.rows.iter().filter(|r| r.title == text).cloned().collect();
                     let total = hits.len() as u64;
                     let hits = Some((hits.into_iter().take(limit).collect(), total));
-                    self.at(Span::ms(2), Event::Give(run, Input::Found { token, hits }));
+                    self.at(Span::ms(2), Event::Give(run, Input::Found { token, hits, on_board: Vec::new() }));
                 }
                 Output::Lookup { token, track } => {
                     let hits: Vec<_> = self.library.rows.iter().filter(|r| r.id == track).cloned().collect();
                     let total = hits.len() as u64;
-                    self.at(Span::ms(2), Event::Give(run, Input::Found { token, hits: Some((hits, total)) }));
+                    self.at(
+                        Span::ms(2),
+                        Event::Give(run, Input::Found { token, hits: Some((hits, total)), on_board: Vec::new() }),
+                    );
                 }
                 Output::List { token, list, seed, offset, limit } => {
                     let list = self.library.list(&list, seed, offset, limit);
