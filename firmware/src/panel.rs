@@ -131,9 +131,7 @@ fn page(icon: Icon, [headline, title, artist, detail]: [&str; 4]) -> View {
 /// What stands on the panel when there is no configuration, or a wrong one.
 pub fn not_set_up(error: &ConfigError) -> View {
     match error {
-        ConfigError::Missing(_) => {
-            page(Icon::Warning, ["Not set up", "No configuration", "", "Run: sudo jukebox setup"])
-        }
+        ConfigError::Missing(_) => page(Icon::Warning, ["Not set up", "No configuration", "", "Run: jukebox setup"]),
         ConfigError::Unreadable { path, why, .. } => {
             page(Icon::Warning, ["Not set up", "A file cannot be read", &path.display().to_string(), why])
         }
