@@ -1,10 +1,11 @@
-//! `jukebox-tests figures`: measures what the project claims. See [`jukebox_tests::figures`].
+//! `jukebox-tests figures` measures what the project claims, `jukebox-tests nights` lives bad nights. See
+//! [`jukebox_tests::figures`], [`jukebox_tests::nights`].
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use jukebox_tests::figures;
+use jukebox_tests::{figures, nights};
 
 /// Counts what lives on the heap; the figures ask it.
 #[global_allocator]
@@ -16,6 +17,13 @@ static HEAP: cap::Cap<std::alloc::System> = cap::Cap::new(std::alloc::System, us
 enum What {
     /// Measure what the project claims, and print it beside its limits
     Figures(figures::Args),
+    /// Live nights of bad links, faults and power cuts in simulated time, beside the physical limit
+    Nights(nights::Args),
+    /// Print what the simulated links have of recorded ones (rows of `duration_ms bytes`)
+    Fit {
+        /// The recordings.
+        files: Vec<PathBuf>,
+    },
     /// A player that tells its heap: part of the figure `heap`
     #[command(hide = true)]
     HeapPlayer {
@@ -27,6 +35,8 @@ enum What {
 fn main() -> ExitCode {
     let outcome = match What::parse() {
         What::Figures(args) => figures::run(&args),
+        What::Nights(args) => Ok(nights::run(&args)),
+        What::Fit { files } => nights::fit(&files).map(|()| true),
         What::HeapPlayer { config } => figures::heap_player(&config, || HEAP.allocated()).map(|()| true),
     };
     match outcome {

@@ -573,7 +573,11 @@ impl Jukebox {
     fn silence_event(&mut self) {
         let silence = self.playback.silence();
         if self.silent_for.is_none() && silence > self.silence_told {
-            self.silent_for = Some(self.reason().map(|r| r.0));
+            self.silent_for = Some(None);
+        }
+        // Why is known once a request has failed: that may be long after it fell silent.
+        if let Some(before) = self.silent_for {
+            self.silent_for = Some(self.reason().map(|r| r.0).or(before));
         }
         if !matches!(self.state(), State::Buffering | State::NoOutput)
             && let Some(reason) = self.silent_for.take()

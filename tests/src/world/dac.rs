@@ -25,6 +25,9 @@ struct Chunk {
     rendition: RenditionName,
     /// Stored bits of a second of it.
     bps: u64,
+    digest: Digest,
+    /// It is in [`Dac::heard_of`].
+    noted: bool,
 }
 
 /// Which renditions sounded.
@@ -84,6 +87,8 @@ pub struct Dac {
     pub sounded: Vec<(EntryId, u64, u64)>,
     /// Which renditions sounded.
     pub renditions: Sounded,
+    /// Segments of which something sounded.
+    pub heard_of: HashSet<Digest>,
     /// The last two entries that overlap, and where the second becomes the louder: so long before the end of the one and
     /// after the start of the other.
     crossing: Option<(EntryId, EntryId, u64)>,
@@ -95,8 +100,8 @@ impl Dac {
     /// The sound end of a process that starts again: the same device, what was heard stays heard.
     pub fn restarted(&mut self) -> Self {
         let (spoiled, sounded) = (std::mem::take(&mut self.spoiled), std::mem::take(&mut self.sounded));
-        let renditions = std::mem::take(&mut self.renditions);
-        Self { missing: self.missing, spoiled, sounded, renditions, ..Self::default() }
+        let (renditions, heard_of) = (std::mem::take(&mut self.renditions), std::mem::take(&mut self.heard_of));
+        Self { missing: self.missing, spoiled, sounded, renditions, heard_of, ..Self::default() }
     }
 
     /// When the next order or report could change anything: the ring has room for the next piece.
@@ -197,6 +202,8 @@ impl Dac {
                 last: p.last,
                 rendition: part.rendition,
                 bps: u64::from(part.bytes) * 8 * u64::from(part.rate) / part.frames.max(1),
+                digest: p.segment.digest,
+                noted: false,
             },
         );
     }
@@ -207,6 +214,9 @@ impl Dac {
             let Some(c) = self.ring.front_mut() else { return };
             let n = c.frames.min(frames);
             self.renditions.count(c, n);
+            if !std::mem::replace(&mut c.noted, true) {
+                self.heard_of.insert(c.digest);
+            }
             match self.sounded.last_mut() {
                 Some((e, first, count)) if *e == c.entry && *first + *count == c.from => *count += n,
                 _ => self.sounded.push((c.entry, c.from, n)),
@@ -220,6 +230,11 @@ impl Dac {
                 self.ring.pop_front();
             }
         }
+    }
+
+    /// Whether it would play what it gets.
+    pub fn wants(&self) -> bool {
+        !self.paused && !self.missing
     }
 
     /// When a frame of music left it last.
