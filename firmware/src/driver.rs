@@ -77,6 +77,7 @@ pub fn run(config: &Config, args: &RunArgs) -> anyhow::Result<()> {
             ticket: 0,
             committed: 0,
             held: Vec::new(),
+            offer: None,
             fetches: HashMap::new(),
             watchers: Vec::new(),
             now_json: String::new(),
@@ -105,6 +106,8 @@ struct Driver {
     committed: u64,
     /// Replies that wait for a ticket.
     held: Vec<(u64, u64, String)>,
+    /// The event for the broker that waits for a ticket.
+    offer: Option<(u64, u64, String, String)>,
     fetches: HashMap<u64, AbortHandle>,
     watchers: Vec<mpsc::Sender<String>>,
     now_json: String,
@@ -296,13 +299,21 @@ impl Driver {
                 Output::Event { kind, payload } => self.tell_watchers(&kind, &payload, true),
                 Output::Probe => self.parts.probe(),
                 Output::Offer { key, kind, payload } => {
-                    if let Some(mqtt) = &self.parts.mqtt {
-                        mqtt.event(key, &kind, payload);
-                    }
+                    self.offer = Some((self.ticket, key, kind, payload));
+                    self.offer();
                 }
                 Output::Show(view) => self.parts.show(*view),
                 Output::Heal(step) => self.heal(step),
             }
+        }
+    }
+
+    /// Hands the event to the broker that waits for it, once what it tells of is on the card.
+    fn offer(&mut self) {
+        if let (Some((_, key, kind, payload)), Some(mqtt)) =
+            (self.offer.take_if(|o| o.0 <= self.committed), &self.parts.mqtt)
+        {
+            mqtt.event(key, &kind, payload);
         }
     }
 
@@ -342,6 +353,7 @@ impl Driver {
                 self.committed = self.committed.max(ticket);
                 let ready: Vec<_> = self.held.extract_if(.., |h| h.0 <= ticket).collect();
                 ready.into_iter().for_each(|(_, token, payload)| self.reply(token, payload));
+                self.offer();
                 self.parts.disk_trouble(false);
             }
             store::Done::Failed { why, .. } | store::Done::PositionFailed { why } => {
@@ -349,6 +361,8 @@ impl Driver {
                 // It is in effect, and tried again every second; nobody is left waiting for a card that may be dead.
                 let held = std::mem::take(&mut self.held);
                 held.into_iter().for_each(|(_, token, payload)| self.reply(token, wire::unsaved(&payload)));
+                self.offer.iter_mut().for_each(|o| o.0 = 0);
+                self.offer();
                 self.parts.disk_trouble(true);
             }
         }

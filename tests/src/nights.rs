@@ -493,14 +493,15 @@ fn report(all: &[Outcome], fallback: bool, hours: u64, took: std::time::Duration
     println!("{}  changes of rendition: one in {every:.0} s of music (limit 30)", verdict(every >= 30.0));
     let total = sum(&|o| o.purposes.total() as f64).max(1.0);
     let share = |f: fn(&Purposes) -> u64| 100.0 * sum(&|o| f(&o.purposes) as f64) / total;
-    let (wasted, copies) = (share(|p| p.wasted), share(|p| p.copies));
+    let (wasted, copies) = (share(|p| p.late + p.lost), share(|p| p.copies));
     println!(
-        "{}  bytes: {:.1} GB: played {:.1} %, on board {:.1} %, replaced by an upgrade {:.1} %, pre-roll and tail {copies:.2} % (limit 3), wasted {wasted:.2} % (limit 3)",
+        "{}  bytes: {:.1} GB: played {:.1} %, on board {:.1} %, replaced by an upgrade {:.1} %, pre-roll and tail {copies:.2} % (limit 3), wasted {wasted:.2} % (limit 3), of these late {:.2} %",
         verdict(wasted <= 3.0 && copies <= 3.0),
         total / 1e9,
         share(|p| p.played),
         share(|p| p.on_board),
-        share(|p| p.replaced)
+        share(|p| p.replaced),
+        share(|p| p.late)
     );
     println!("      core: {:.0} ns per simulated second", sum(&|o| o.thought_ns) / sum(&|o| o.simulated_s).max(1.0));
     let mut worst: Vec<_> = all.iter().filter(|o| o.compared).collect();

@@ -56,6 +56,10 @@ impl Outbox {
     pub fn take_dropped(&mut self) -> u64 {
         core::mem::take(&mut self.dropped)
     }
+    /// The key of the newest event, or of the last one there was.
+    pub fn last_key(&self) -> u64 {
+        self.last_key
+    }
     /// The event after `key`.
     pub fn after(&self, key: u64) -> Option<(u64, &Event)> {
         self.events.range(key + 1..).next().map(|(k, e)| (*k, e))

@@ -382,7 +382,8 @@ pub enum Output {
         /// JSON.
         payload: String,
     },
-    /// An event for the broker; the next comes when this one is delivered.
+    /// An event for the broker, only once all that was to be saved before it is on disk; the next comes when this one is
+    /// delivered.
     Offer {
         /// Names it in [`Input::Delivered`].
         key: u64,

@@ -99,6 +99,8 @@ pub struct Jukebox {
     pub(crate) outbox: Outbox,
     pub(crate) event_seq: u64,
     pub(crate) offered: u64,
+    /// The last event that was handed to the store.
+    pub(crate) kept: u64,
     pub(crate) changes: Changes,
     pub(crate) dirty_since: Option<Instant>,
     pub(crate) stopped_since: Option<Instant>,
@@ -199,6 +201,7 @@ impl Jukebox {
             outbox: saved.outbox,
             event_seq: 0,
             offered: 0,
+            kept: 0,
             changes: Changes::default(),
             dirty_since: None,
             stopped_since: Some(now),
@@ -215,6 +218,7 @@ impl Jukebox {
             out: VecDeque::new(),
             settings,
         };
+        it.kept = it.outbox.last_key();
         it.playback.end_after(it.stop_after.as_ref().map(|s| s.entry));
         it.order_volume(20);
         let end = if first {
@@ -226,13 +230,14 @@ impl Jukebox {
         };
         it.event("started_up", json!({"previous_end": end, "rejected": saved.rejected.len()}));
         it.save_meta(false);
-        it.after();
+        it.after(true);
         it
     }
 
     /// Something happened at `now`.
     pub fn handle_input(&mut self, now: Instant, input: Input) {
         self.now = now.max(self.now);
+        let mut stirred = !matches!(input, Input::Tick);
         match input {
             Input::Tick => {}
             Input::Command(c) => self.obey(c),
@@ -252,7 +257,8 @@ impl Jukebox {
                 let line = if self.fallback.on.is_some() { &self.fallback.list } else { &self.queue };
                 let happened = self.playback.hear(self.now, h, line);
                 happened.into_iter().for_each(|h| self.happened(h));
-                self.heal(h.music_frames);
+                // What follows from it follows in the turn of the input behind it.
+                return self.heal(h.music_frames);
             }
             Input::Report(r) => self.report(r),
             Input::Link { up } => self.probed(up),
@@ -285,8 +291,9 @@ impl Jukebox {
         }
         while let Some(g) = self.gestures.poll(self.now) {
             self.gesture(g);
+            stirred = true;
         }
-        self.after();
+        self.after(stirred);
     }
 
     /// The next wish; call until there is none.
@@ -324,8 +331,8 @@ impl Jukebox {
         self.playback.state(self.now, self.line())
     }
 
-    /// Everything that follows from what is so now.
-    fn after(&mut self) {
+    /// Everything that follows from what is so now. `stirred`: more than time has passed.
+    fn after(&mut self, stirred: bool) {
         self.drop_bad();
         self.keep_stop_after();
         self.give_up_waiting();
@@ -343,11 +350,11 @@ impl Jukebox {
         self.close_when_idle();
         self.link_event();
         self.silence_event();
-        self.expire();
-        self.tell();
+        let stirred = self.expire() || stirred || !self.out.is_empty();
+        self.tell(stirred);
+        self.flush(false);
         self.offer();
         self.save_position_when_due();
-        self.flush(false);
     }
 
     /// The catalogue's thread may hang with the card: whoever asked is told.
@@ -532,6 +539,8 @@ impl Jukebox {
                     let facts = json!({"entry": id, "track": e.track, "by": e.by, "played_ms": played.as_ms()});
                     self.event("finished", facts);
                     self.queue_changed();
+                    // A power cut must not bring back what was heard to its end.
+                    self.flush(true);
                     if self.playback.front().is_some_and(is_fallback) {
                         self.fallback_followed();
                     }
@@ -596,13 +605,11 @@ impl Jukebox {
         }
     }
 
-    fn expire(&mut self) {
-        if self.overlay_until.is_some_and(|t| t <= self.now) {
-            self.overlay_until = None;
-        }
-        if self.notice.as_ref().is_some_and(|n| n.1 <= self.now) {
-            self.notice = None;
-        }
+    /// Takes from the panel what has been there long enough; whether anything was.
+    fn expire(&mut self) -> bool {
+        let overlay = self.overlay_until.take_if(|t| *t <= self.now).is_some();
+        let notice = self.notice.take_if(|n| n.1 <= self.now).is_some();
+        overlay || notice
     }
 
     fn catalogue_changed(&mut self, c: Catalogue) {

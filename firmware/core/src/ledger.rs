@@ -53,6 +53,7 @@ impl Jukebox {
         let since = *self.dirty_since.get_or_insert(self.now);
         if at_once || self.now.since(since) >= SAVE_AFTER {
             self.dirty_since = None;
+            self.kept = self.outbox.last_key();
             self.out.push_back(Output::Save(self.changes.take()));
         }
     }
@@ -109,12 +110,13 @@ impl Jukebox {
         }
     }
 
-    /// Offers the oldest event to the broker: one at a time, so that they arrive in order.
+    /// Offers the oldest event to the broker: one at a time, so that they arrive in order, and only what the store has: a
+    /// power cut must not undo what was told.
     pub(crate) fn offer(&mut self) {
         if !self.bots || self.offered != 0 {
             return;
         }
-        if let Some((key, e)) = self.outbox.after(0) {
+        if let Some((key, e)) = self.outbox.after(0).filter(|e| e.0 <= self.kept) {
             self.offered = key;
             self.out.push_back(Output::Offer { key, kind: e.kind.clone(), payload: e.payload.clone() });
         }

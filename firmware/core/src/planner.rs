@@ -42,6 +42,9 @@ const HORIZON: Span = Span::s(60);
 /// A segment of an original that takes longer than this is left to a better link.
 const TOO_SLOW: Span = Span::s(20);
 
+/// A link below this is not given up for a few slow seconds, in kbit/s.
+const FITFUL_KBPS: u32 = 1_500;
+
 /// Something to be brought on board: `length` bytes at `offset` of `object` whose digest is `digest`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wish {
@@ -607,9 +610,11 @@ impl Planner {
             Part::Segment { rank, slot } => {
                 let nothing = (0, SegmentRef { length: 0, first_frame: 0, digest: plan.digest });
                 let (offset, found) = plan.held.get(rank).and_then(|h| h.place(slot)).unwrap_or(nothing);
-                // Four times what the estimate says, within bounds that a dead link and a slow one can live with.
+                // Four times what the estimate says, within bounds that a dead link and a slow one can live with. A slow one
+                // is fitful: what has come so far is lost with the deadline, and a dead one is noticed by probes.
                 let ms = need.kbps.map_or(30_000, |k| u64::from(found.length) * 8 * 4 / u64::from(k.max(1)));
-                let deadline = Span::ms(ms.clamp(8_000, 60_000));
+                let least = if need.kbps.is_some_and(|k| k >= FITFUL_KBPS) { 8_000 } else { 30_000 };
+                let deadline = Span::ms(ms.clamp(least, 120_000));
                 let object = of(rank).map_or(plan.digest, |r| r.object);
                 Wish { id, object, range: Some((offset, found.length)), digest: found.digest, deadline, read: false }
             }

@@ -46,6 +46,8 @@ pub(crate) struct Told {
     /// The playlists in the description for Home Assistant.
     described: Option<Vec<SavedList>>,
     view: Option<View>,
+    /// The state and the second in which all was looked at last.
+    looked: Option<(State, u64)>,
     /// Days since 1970, once known, and the silence before this one.
     day: Option<u64>,
     silence_before_today: Span,
@@ -67,8 +69,14 @@ impl Told {
 }
 
 impl Jukebox {
-    /// Says what has changed.
-    pub(crate) fn tell(&mut self) {
+    /// Says what has changed. `stirred`: something happened; else time has passed, which nobody sees but once a second.
+    pub(crate) fn tell(&mut self, stirred: bool) {
+        let state = self.state();
+        let looked = Some((state, self.now.0 / 1_000_000));
+        let due = self.told.poll_timeout(state).is_some_and(|t| t <= self.now);
+        if core::mem::replace(&mut self.told.looked, looked) == looked && !stirred && !due {
+            return;
+        }
         if let Some((then, unix)) = self.clock {
             let day = (unix.0 + self.now.since(then).as_ms()) / 86_400_000;
             if self.told.day.replace(day).is_some_and(|before| before != day) {
@@ -81,7 +89,6 @@ impl Jukebox {
             let payload = wire::json(&self.info());
             self.push(Output::Publish { topic: Topic::Info, payload });
         }
-        let state = self.state();
         let reason = self.reason().map(|r| r.0.code());
         let current = self.line().current().map(|e| e.id);
         let sounding = self.playback.rendition();
@@ -93,12 +100,13 @@ impl Jukebox {
             self.push(Output::Publish { topic: Topic::Now, payload });
         }
         let rev = self.queue.revision();
-        let board = self.queue.iter().take(QUEUE_SHOWN).map(|e| u32::from(self.planner.on_board_pct(e.id))).sum();
-        let due = self.now.since(self.told.queue_at) >= BOARD_EVERY;
-        if self.told.queue.is_none_or(|(r, b)| r != rev || (b != board && due)) {
-            (self.told.queue, self.told.queue_at) = (Some((rev, board)), self.now);
-            let payload = wire::json(&self.queue_state(0, QUEUE_SHOWN));
-            self.push(Output::Publish { topic: Topic::Queue, payload });
+        if self.told.queue.is_none_or(|q| q.0 != rev) || self.now.since(self.told.queue_at) >= BOARD_EVERY {
+            let board = self.queue.iter().take(QUEUE_SHOWN).map(|e| u32::from(self.planner.on_board_pct(e.id))).sum();
+            self.told.queue_at = self.now;
+            if self.told.queue.replace((rev, board)) != Some((rev, board)) {
+                let payload = wire::json(&self.queue_state(0, QUEUE_SHOWN));
+                self.push(Output::Publish { topic: Topic::Queue, payload });
+            }
         }
         if self.told.volume.replace(self.volume) != Some(self.volume) {
             self.push(Output::Publish { topic: Topic::Volume, payload: format!("{}", self.volume) });

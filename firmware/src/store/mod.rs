@@ -305,7 +305,8 @@ impl Writer {
             let now = Instant::now();
             let changed = !slate.changes.is_empty() || !slate.tickets.is_empty();
             let commit = changed && (slate.stop || next_commit <= now);
-            let position = slate.position.is_some() && (slate.stop || next_position <= now);
+            // Never ahead of a change: it may be the position in an entry that is the current one only then.
+            let position = slate.position.is_some() && (slate.stop || next_position <= now) && (commit || !changed);
             if commit || position || slate.stop {
                 let slate = &mut *slate;
                 return Work {
@@ -314,7 +315,8 @@ impl Writer {
                     stop: slate.stop,
                 };
             }
-            let due = [changed.then_some(next_commit), slate.position.is_some().then_some(next_position)];
+            let alone = slate.position.is_some() && !changed;
+            let due = [changed.then_some(next_commit), alone.then_some(next_position)];
             slate = match due.into_iter().flatten().min() {
                 Some(due) => {
                     let woken = self.slate.wake.wait_timeout(slate, due.saturating_duration_since(now));

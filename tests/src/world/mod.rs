@@ -104,14 +104,16 @@ pub struct Purposes {
     pub replaced: u64,
     /// Not heard, and still on the card.
     pub on_board: u64,
-    /// Heard in a smaller rendition, or never whole.
-    pub wasted: u64,
+    /// Heard in a smaller rendition, because it came too late.
+    pub late: u64,
+    /// Never whole: of transfers that failed or were given up.
+    pub lost: u64,
 }
 
 impl Purposes {
     /// All of them.
     pub fn total(&self) -> u64 {
-        self.played + self.copies + self.replaced + self.on_board + self.wasted
+        self.played + self.copies + self.replaced + self.on_board + self.late + self.lost
     }
 }
 
@@ -367,7 +369,7 @@ impl World {
 
     /// What the bytes that came over the link were good for so far.
     pub fn purposes(&self) -> Purposes {
-        let mut all = Purposes { wasted: self.bytes.lost, ..Purposes::default() };
+        let mut all = Purposes { lost: self.bytes.lost, ..Purposes::default() };
         let heard: Vec<_> = self.dac.heard_of.iter().filter_map(|d| self.library.segments.get(d)).collect();
         let mut best: HashMap<(u32, u32), u32> = HashMap::new();
         for p in heard {
@@ -386,7 +388,7 @@ impl World {
                 }
                 None => all.on_board += bytes,
                 Some(most) if *most > p.bytes => all.replaced += bytes,
-                Some(_) => all.wasted += bytes,
+                Some(_) => all.late += bytes,
             }
         }
         all
