@@ -230,6 +230,7 @@ impl Jukebox {
         };
         it.event("started_up", json!({"previous_end": end, "rejected": saved.rejected.len()}));
         it.save_meta(false);
+        it.flush(true);
         it.after(true);
         it
     }
