@@ -5,8 +5,9 @@ use jukebox_core::exchange::{Input, Settings};
 use jukebox_core::fallback::FallbackSettings;
 use jukebox_core::library::RenditionName;
 use jukebox_core::reason::Reason;
-use jukebox_core::time::Span;
+use jukebox_core::time::{Instant, Span};
 use jukebox_tests::world::library::Library;
+use jukebox_tests::world::link::{Capacity, Weather};
 use jukebox_tests::world::{Link, World, settings};
 use serde_json::{Value, json};
 
@@ -237,4 +238,39 @@ fn quality_follows_the_link() {
         assert!(silence < 5.0, "{kbps} kbit/s: {silence} s of silence");
         assert_eq!(w.dac.sounded.iter().map(|s| s.1).filter(|from| *from != 0).count(), 0, "no seam in any track");
     }
+}
+
+/// Wherever the power fails: what was heard to its end is not heard again, and told once.
+#[test]
+fn a_power_cut_undoes_nothing_that_was_told() {
+    let library = std::sync::Arc::new(Library::new(&[12, 12, 12]));
+    for cut in 0..60 {
+        let mut w = World::with(cut, std::sync::Arc::clone(&library), settings());
+        for n in 0..3 {
+            w.ask("add", &format!("Track {n}"));
+        }
+        w.cut_at = Some(w.inputs + 1 + cut * 7);
+        w.pass(Span::s(70));
+        let mut told: Vec<_> =
+            w.events.iter().filter(|e| e.0 == "finished").map(|e| (&e.1["entry"], &e.1["boot"], &e.1["seq"])).collect();
+        // The broker may get the same event twice; that is the same in all its parts.
+        told.dedup();
+        assert_eq!(told.iter().map(|t| t.0).collect::<Vec<_>>(), [&json!(1), &json!(2), &json!(3)], "{cut}: {told:?}");
+        let begun: Vec<_> = queue_heard(&w).iter().filter(|h| h.1 == 0).map(|h| h.0).collect();
+        assert!(begun.is_sorted() && begun.len() <= 4, "{cut}: {:?}", queue_heard(&w));
+        assert_eq!(w.cuts.len(), 1, "{cut}");
+    }
+}
+
+/// A link that slows down for half a minute now and then: nothing is given up that would have come.
+#[test]
+fn a_fitful_link_is_given_time() {
+    let rows = [(Span::s(10), 300_000), (Span::s(25), 25_000)];
+    let capacity = Capacity::of_rows(&rows, Instant(0) + Span::s(3_600));
+    let mut w = World::new(8, Library::new(&[1_200]));
+    w.link = Link::night(Weather { capacity, rtt: Span::ms(80), faults: Vec::new() });
+    w.ask("add", "Track 0");
+    w.pass(Span::s(1_300));
+    assert!(w.bytes.lost * 50 < w.purposes().total(), "{} of {} bytes", w.bytes.lost, w.purposes().total());
+    assert!(silence(&mut w) < 2.0, "{:?}", w.quiet);
 }

@@ -241,19 +241,19 @@ impl Plan {
         (Span(end.0.saturating_sub(from.span().0)), whole)
     }
 
-    /// The rank to play slot `n` in, after `last`: the better one once it is here for `STAY`, and no change without need.
+    /// The rank to play slot `n` in, after `last`: the better one once it is here for `RUN`, and no change without need.
     pub(crate) fn pick(&self, n: usize, last: Option<usize>) -> Option<usize> {
         let here = |r: &usize| self.held.get(*r).is_some_and(|h| h.has(n));
         let begin = self.begins(n);
         // How long this very rank goes on.
         let run = |r: usize| -> Span {
             let mut k = n;
-            while self.held[r].has(k) && self.begins(k).0 < begin.0 + STAY.0 {
+            while self.held[r].has(k) && self.begins(k).0 < begin.0 + RUN.0 {
                 k += 1;
             }
             Span(self.begins(k).0.saturating_sub(begin.0))
         };
-        let left = self.length().0.saturating_sub(begin.0).min(STAY.0);
+        let left = self.length().0.saturating_sub(begin.0).min(RUN.0);
         let last = last.filter(here);
         let better = (0..self.held.len()).rev().filter(here).take_while(|r| last.is_none_or(|l| *r > l));
         let mut longest: Option<(Span, usize)> = None;
@@ -295,5 +295,7 @@ impl Plan {
     }
 }
 
-/// A better rendition is changed to once it is on board for so long: a change at most twice a minute.
+/// A better rendition that is on board for so long is worth a change.
+const RUN: Span = Span::s(10);
+/// A better rendition is fetched so that it can stay: a change at most twice a minute.
 pub(crate) const STAY: Span = Span::s(30);

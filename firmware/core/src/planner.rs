@@ -19,6 +19,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use crate::fallback::is_fallback;
 use crate::library::{Digest, IndexPage, Record, Rendition, RenditionName, SEGMENTS_PER_PAGE, SegmentRef};
 use crate::plan::{Gap, Plan, STAY};
 use crate::reason::{Action, Reason};
@@ -141,6 +142,8 @@ pub struct Need {
     pub thrifty: bool,
     /// Nothing passes the link.
     pub down: bool,
+    /// Nothing stands in for what waits: begin with what is here.
+    pub eager: bool,
     /// Another number when the playhead has moved on.
     pub pace: u64,
 }
@@ -158,6 +161,8 @@ pub struct Planner {
     trouble: Option<Trouble>,
     /// Transfer rate to hope for, in kbit/s.
     hopeful_kbps: Option<u32>,
+    /// A start waits for nothing but its first segment.
+    eager: bool,
     /// State of a xorshift generator, for jitter.
     random: u64,
     /// What should be kept in the store has changed.
@@ -197,7 +202,7 @@ impl Planner {
 
     /// The next thing to bring on board, if there is one and it is time.
     pub fn wish(&mut self, now: Instant, line: &[Ahead], spare: &[Ahead], need: Need) -> Option<Wish> {
-        self.hopeful_kbps = need.hopeful_kbps;
+        (self.hopeful_kbps, self.eager) = (need.hopeful_kbps, need.eager);
         if !self.may_wish(now, need) {
             return None;
         }
@@ -354,7 +359,10 @@ impl Planner {
             bits * 1_000 <= kbps * QUICK.0
         };
         let top = if need.thrifty { plan.held.len().saturating_sub(1) } else { plan.held.len() };
-        (0..top).rev().find(|&r| fits(&plan.held[r])).unwrap_or(0)
+        // An index page costs a round trip more, and a fitful link may not have the time.
+        let plenty = kbps >= u64::from(FITFUL_KBPS);
+        let near = |r: usize| plenty || plan.knows(r, slot / SEGMENTS_PER_PAGE);
+        (0..top).rev().find(|&r| near(r) && fits(&plan.held[r])).unwrap_or(0)
     }
 
     /// The first thing missing for playing what comes within `until` in a better rendition. `idle`: in the original, whether or
@@ -489,10 +497,14 @@ impl Planner {
     }
 
     /// Whether enough is on board to begin at a frame: all that is left, or so much that at the estimated rate the smallest
-    /// rendition does not run dry within a minute.
+    /// rendition does not run dry within a minute. Where nothing stands in for it, waiting is silence too: anything will do.
     pub fn may_start(&self, entry: EntryId, from: Frames) -> bool {
         let Some(plan) = self.find(entry) else { return false };
         let (level, whole) = plan.level(from);
+        // The fallback has other tracks for when this one runs dry.
+        if self.eager || is_fallback(entry) {
+            return whole || level > Span(0);
+        }
         let (Some(kbps), Some(small)) = (self.hopeful_kbps, plan.held.first()) else { return whole || level > Span(0) };
         let horizon = plan.length().0.saturating_sub(from.span().0).min(HORIZON.0);
         // A rate is believed by four fifths.

@@ -30,8 +30,10 @@ impl Jukebox {
         let (head, ahead) = (self.line().current().map(|e| e.id), self.settings.ahead);
         let at = self.playback.position(self.line()).span().as_s();
         let pace = at << 8 | head.map_or(0, |id| self.playback.slots_fed(id) as u64 & 0xff);
-        let down = self.link.down_since().is_some();
-        let need = Need { ahead, silent, kbps, hopeful_kbps, thrifty: false, down, pace };
+        // A request that failed is no proof that nothing passes: a probe is.
+        let down = self.unreached && self.link.down_since().is_some();
+        let eager = !self.settings.fallback.when_waiting;
+        let need = Need { ahead, silent, kbps, hopeful_kbps, thrifty: false, down, eager, pace };
         if self.planner.may_wish(self.now, need) {
             let queue: Vec<Ahead> = self.walk(&self.queue).collect();
             let spare: Vec<Ahead> = self.walk(&self.fallback.list).collect();
@@ -69,7 +71,9 @@ impl Jukebox {
         let silent = self.playback.is_silent(self.now, self.line());
         let waits = self.planner.waits_since().map(|t| t + PROBE_AFTER);
         let due = self.planner.trouble().map(|t| t.1).or(waits)?;
-        let urgent = silent || self.fallback.on.is_some() || (self.listens() && self.on_board() < PROBE_OFTEN_BELOW);
+        let urgent = silent
+            || self.fallback.on.is_some()
+            || (self.listens() && self.on_board_up_to(PROBE_OFTEN_BELOW) < PROBE_OFTEN_BELOW);
         Some(due.max(self.probed_at + if urgent { PROBE_EVERY } else { PROBE_SELDOM }))
     }
 

@@ -222,12 +222,17 @@ impl Jukebox {
 
     /// Playable time from the playhead on without a hole and without any link.
     pub(crate) fn on_board(&self) -> Span {
+        self.on_board_up_to(Span(u64::MAX))
+    }
+
+    /// The same, counted no further than it takes to reach `enough`.
+    pub(crate) fn on_board_up_to(&self, enough: Span) -> Span {
         let mut all = Span(0);
         for (i, e) in self.queue.iter().enumerate() {
             let from = if i == 0 { self.playback.position(&self.queue) } else { Frames::default() };
             let (level, whole) = self.planner.level(e.id, from);
             all.0 += level.0;
-            if !whole {
+            if !whole || all >= enough {
                 break;
             }
         }

@@ -439,7 +439,8 @@ impl World {
             if let Some((from, start)) = self.still.take() {
                 let played = Span((frames - before) * 1_000_000 / u64::from(library::RATE));
                 let until = (self.now - played).max(from);
-                if until > from {
+                // Less is rounding.
+                if until.since(from) >= Span::ms(1) {
                     self.note(Quiet { from, until, start });
                 }
             }
