@@ -244,7 +244,7 @@ fn quality_follows_the_link() {
 #[test]
 fn a_power_cut_undoes_nothing_that_was_told() {
     let library = std::sync::Arc::new(Library::new(&[12, 12, 12]));
-    for cut in 0..60 {
+    for cut in 0..45 {
         let mut w = World::with(cut, std::sync::Arc::clone(&library), settings());
         for n in 0..3 {
             w.ask("add", &format!("Track {n}"));
