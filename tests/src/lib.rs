@@ -3,6 +3,7 @@
 
 pub mod figures;
 pub mod fuzz;
+pub mod lab;
 pub mod limit;
 pub mod nights;
 pub mod rig;

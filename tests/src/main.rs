@@ -1,11 +1,11 @@
-//! `jukebox-tests figures` measures what the project claims, `jukebox-tests nights` lives bad nights. See
-//! [`jukebox_tests::figures`], [`jukebox_tests::nights`].
+//! `jukebox-tests figures` measures what the project claims, `nights` lives bad nights, `bench` listens to players behind bad
+//! links. See [`jukebox_tests::figures`], [`jukebox_tests::nights`], [`jukebox_tests::lab`].
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use jukebox_tests::{figures, nights};
+use jukebox_tests::{figures, lab, nights};
 
 /// Counts what lives on the heap; the figures ask it.
 #[global_allocator]
@@ -24,6 +24,8 @@ enum What {
         /// The recordings.
         files: Vec<PathBuf>,
     },
+    /// Put players behind bad links, listen to them, and print what was heard
+    Bench(lab::Args),
     /// A player that tells its heap: part of the figure `heap`
     #[command(hide = true)]
     HeapPlayer {
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         What::Figures(args) => figures::run(&args),
         What::Nights(args) => Ok(nights::run(&args)),
         What::Fit { files } => nights::fit(&files).map(|()| true),
+        What::Bench(args) => lab::run(&args),
         What::HeapPlayer { config } => figures::heap_player(&config, || HEAP.allocated()).map(|()| true),
     };
     match outcome {
