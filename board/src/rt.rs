@@ -1,4 +1,4 @@
-//! Scheduling class of the audio thread, and thrift with memory: the only `unsafe` of the project.
+//! Scheduling class of the audio thread, thrift with memory, whether the clock is kept: the only `unsafe` of the project.
 //!
 //! SCHED_FIFO runs a thread before every ordinary one, so that a busy machine cannot make it miss a period. It is asked
 //! for on real hardware only: a PCM that is always ready (`null`) would spin and stop the machine.
@@ -50,6 +50,16 @@ pub fn trim() {
     unsafe {
         libc::malloc_trim(0)
     };
+}
+
+/// Whether somebody (timesyncd, chrony, ntpd) keeps the system's clock right: they tell the kernel, and it says so until they
+/// have been gone for too long (adjtimex(2), STA_UNSYNC). None where it may not be asked.
+pub fn clock_is_kept() -> Option<bool> {
+    // SAFETY: a structure of integers, for which zero is a value; without a mode it only asks.
+    let mut time: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: the structure is ours and outlives the call, which fills it.
+    let state = unsafe { libc::adjtimex(&raw mut time) };
+    (state >= 0).then_some(state != libc::TIME_ERROR && time.status & libc::STA_UNSYNC == 0)
 }
 
 /// The program's and its libraries' read-only mappings, whose pages the page cache holds anyway.

@@ -9,6 +9,7 @@ mod explain;
 mod hours;
 mod tls;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +20,7 @@ use jukebox_core::library::Digest;
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::clock::Clock;
 use crate::dial::Proxy;
 pub use board::{Board, Buttons, Night, Panel, device_tree, hat};
 pub use explain::Spot;
@@ -87,6 +89,9 @@ pub struct Office {
     /// Those of them, and others, that cost by the byte.
     #[serde(default)]
     pub metered: Vec<String>,
+    /// What metered interfaces may carry in a month, in MB (10^6 bytes), by interface.
+    #[serde(default)]
+    pub budget_mb: BTreeMap<String, u32>,
     /// PEM file with the roots that origins and broker are checked against; instead of `ca_pem`.
     pub ca: Option<PathBuf>,
     /// The same roots, written out.
@@ -290,6 +295,9 @@ pub struct Mqtt {
     /// Whether Home Assistant is told about the player at this broker.
     #[serde(default)]
     pub home_assistant: bool,
+    /// Players that lost the broker together come back within so many seconds, 0 to 600.
+    #[serde(default = "spread_s", deserialize_with = "within::<_, u32, 0, 600>")]
+    pub spread_s: u32,
 }
 
 impl Mqtt {
@@ -445,12 +453,18 @@ impl Config {
         for origin in &office.origins {
             self.check_origin(origin).map_err(|what| (&["office", "origins"] as &[_], what))?;
         }
-        for (key, names) in [("interfaces", &office.interfaces), ("metered", &office.metered)] {
+        let with_budget: Vec<String> = office.budget_mb.keys().cloned().collect();
+        let lists: [(&'static [&'static str], &Vec<String>); 3] = [
+            (&["office", "interfaces"], &office.interfaces),
+            (&["office", "metered"], &office.metered),
+            (&["office", "budget_mb"], &with_budget),
+        ];
+        for (key, names) in lists {
             // IFNAMSIZ of Linux, without the zero.
             let wrong = names.iter().find(|n| n.is_empty() || n.len() > 15 || n.contains(['/', ' ', '\0']));
             if let Some(name) = wrong {
                 let what = format!("`{name}` is no network interface: write its name, for example \"wlan0\"");
-                return Err((if key == "metered" { &["office", "metered"] } else { &["office", "interfaces"] }, what));
+                return Err((key, what));
             }
         }
         if office.ca.is_some() && office.ca_pem.is_some() {
@@ -573,7 +587,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] when the CA cannot be used.
     pub fn check_report(&self) -> Result<String, ConfigError> {
-        let tls = tls_config(self)?;
+        let tls = tls_config(self, Clock::new(None))?;
         let mut lines = vec![
             format!("{}: right", self.path.display()),
             format!("  player   {} ({}) at site {}", self.office.player, self.name, self.office.site),
@@ -634,6 +648,11 @@ fn id<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
     let fits =
         (1..=32).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     if fits { Ok(id) } else { Err(D::Error::custom("an id is 1 to 32 of the characters a-z, 0-9 and `-`")) }
+}
+
+/// Of 300 players no second sees more than 5 % then.
+const fn spread_s() -> u32 {
+    90
 }
 
 fn proxy<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Proxy>, D::Error> {

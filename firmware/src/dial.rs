@@ -58,6 +58,26 @@ impl Dialer {
         Self { interfaces: interfaces.into(), ..self }
     }
 
+    /// Those interfaces.
+    pub(crate) fn interfaces(&self) -> Arc<[String]> {
+        self.interfaces.clone()
+    }
+
+    /// A connection by the first interface that carries one; where the system's routes decide, by them.
+    ///
+    /// # Errors
+    /// Those of the last that was tried, as [`dial`](Self::dial) tells them.
+    pub async fn dial_any(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+        let mut last = None;
+        for way in self.ways() {
+            match way.dial(host, port).await {
+                Ok(stream) => return Ok(stream),
+                Err(e) => last = Some(e),
+            }
+        }
+        Err(last.unwrap_or_else(|| io::ErrorKind::NetworkUnreachable.into()))
+    }
+
     /// A dialer for each interface (or the one, where the system's routes decide), best first.
     pub fn ways(&self) -> Vec<Self> {
         let bound = |interface: &String| {

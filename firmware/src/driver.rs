@@ -22,7 +22,7 @@ use tokio::time::{sleep_until, timeout};
 
 use crate::cli::RunArgs;
 use crate::config::{Config, ConfigError};
-use crate::{mqtt, socket, store, systemd};
+use crate::{mqtt, netlink, socket, store, systemd};
 use parts::Parts;
 
 /// News that may wait for the driver.
@@ -50,6 +50,8 @@ pub(crate) enum News {
     Reload,
     /// It was read.
     Fresh(Result<Box<reload::Fresh>, ConfigError>),
+    /// The kernel says that the network has changed.
+    Network(netlink::Ways, netlink::Change),
     /// Somebody left the keyboard, or a signal came.
     End,
 }
@@ -212,6 +214,12 @@ impl Driver {
                 }
                 self.handle(input);
             }
+            News::Network(ways, change) => {
+                let up = ways.are_there();
+                tracing::info!("network: {}", if up { "another way out" } else { "no way out" });
+                self.parts.network(ways, change);
+                self.handle(Input::Network { up });
+            }
             News::Store(done) => self.stored(done),
             News::Mqtt(event) => self.mqtt(event),
             News::Ask(ask) => self.asked(ask),
@@ -229,8 +237,9 @@ impl Driver {
     fn read_again(&self) {
         self.systemd.reloading();
         let (path, inbox) = (self.parts.config.path.clone(), self.parts.inbox.clone());
+        let clock = self.parts.clock.clone();
         tokio::task::spawn_local(async move {
-            if let Ok(read) = tokio::task::spawn_blocking(move || reload::read(&path)).await {
+            if let Ok(read) = tokio::task::spawn_blocking(move || reload::read(&path, clock)).await {
                 let _ = inbox.send(News::Fresh(read)).await;
             }
         });

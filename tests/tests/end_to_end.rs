@@ -472,7 +472,7 @@ fn a_root_from_the_future_or_the_past_is_refused() {
     let mut root: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     root["revision"] = 0.into();
     rig::write(&path, root.to_string());
-    // It is looked at once a minute; a restart looks at once.
+    // It is looked at now and again; a restart looks at once.
     let mut house = house;
     let mark = ears.mark();
     house.player.start_again();

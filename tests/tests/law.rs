@@ -52,12 +52,8 @@ const NEVER: [(&str, &[&str]); 5] = [
 ];
 
 /// A crate (as written in code), and the only place of the product that may name it. A path without `.rs` is a file or a folder of that name.
-const KNOWN_IN_ONE_PLACE: [(&str, &str); 4] = [
-    ("rumqttc", "firmware/src/mqtt"),
-    ("rtnetlink", "firmware/src/netlink"),
-    ("cpal", "board/src/output"),
-    ("rppal", "board/src/buttons"),
-];
+const KNOWN_IN_ONE_PLACE: [(&str, &str); 3] =
+    [("rumqttc", "firmware/src/mqtt"), ("cpal", "board/src/output"), ("rppal", "board/src/buttons")];
 
 /// What may lie at the top of the repository.
 const TOP: [&str; 19] = [

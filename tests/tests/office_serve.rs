@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use jukebox::clock::Clock;
 use jukebox::config::{Config, tls_config};
 use jukebox_core::library::Digest;
 use jukebox_tests::rig::{self, Process, SOON, folder, free_port, program, until};
@@ -314,7 +315,7 @@ fn a_player_is_added_at_any_time_and_its_file_is_right() {
     assert_eq!((lobby.office.site.as_str(), lobby.office.player.as_str()), ("berlin", "lobby"));
     assert_eq!(lobby.office.origins, [format!("https://localhost:{}/", office.https)]);
     assert_eq!(lobby.mqtt.as_ref().unwrap().address(), ("localhost".into(), office.mqtt, true));
-    assert!(tls_config(&lobby).unwrap().is_some() && !lobby.office.insecure);
+    assert!(tls_config(&lobby, Clock::new(None)).unwrap().is_some() && !lobby.office.insecure);
     assert!(!lobby.check_report().unwrap().contains("warning"));
     assert_eq!(fs::metadata(office.path("lobby.toml")).unwrap().permissions().mode() & 0o777, 0o600);
 

@@ -2,7 +2,7 @@
 //!
 //! The store keeps keys and values without knowing what they mean; the core decides both. Keys: `format`, `meta`, `order`
 //! (the queue's entry ids), `q` + id (an entry), `c` + number modulo 256 (a command of the window), `h` + number modulo 200
-//! (a play of the history), `e` + key (an event of the outbox); numbers big-endian, values CBOR. Changes are collected and coalesced, and go out together with what
+//! (a play of the history), `traffic` (what metered interfaces carried), `e` + key (an event of the outbox); numbers big-endian, values CBOR. Changes are collected and coalesced, and go out together with what
 //! depends on them.
 
 use alloc::collections::{BTreeMap, VecDeque};
@@ -12,13 +12,14 @@ use alloc::vec::Vec;
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
+use crate::budget::Month;
 use crate::command::{Seen, WINDOW, Window};
 use crate::event::{Event, Outbox};
 use crate::history::{History, MAX_PLAYS, Play};
 use crate::library::{TrackId, encode};
 use crate::queue::{Entry, Queue};
 use crate::sound::EntryId;
-use crate::time::Frames;
+use crate::time::{Frames, UnixMs};
 
 /// The form that this version writes and reads.
 pub const FORMAT: u32 = 1;
@@ -83,6 +84,9 @@ pub struct Meta {
     #[n(9)]
     #[cbor(default)]
     pub hours_open: bool,
+    /// The latest time that was known: no time before it is believed after a restart.
+    #[n(10)]
+    pub time: Option<UnixMs>,
 }
 
 /// Planned silence once an entry has ended.
@@ -149,6 +153,8 @@ pub struct Saved {
     pub history: History,
     /// Events not yet acknowledged.
     pub outbox: Outbox,
+    /// What metered interfaces carried.
+    pub traffic: Vec<Month>,
     /// Rows that could not be read, by key: told, and left alone.
     pub rejected: Vec<String>,
 }
@@ -162,6 +168,7 @@ impl Saved {
             let ok = match (key.first(), key.as_slice()) {
                 (_, b"format") => minicbor::decode::<u32>(&value).is_ok_and(|f| f <= FORMAT),
                 (_, b"meta") => minicbor::decode(&value).map(|m| saved.meta = Some(m)).is_ok(),
+                (_, b"traffic") => minicbor::decode(&value).map(|t| saved.traffic = t).is_ok(),
                 (_, b"order") => minicbor::decode::<Vec<EntryId>>(&value).map(|o| order = o).is_ok(),
                 (Some(b'q'), _) => minicbor::decode::<Entry>(&value).map(|e| entries.insert(e.id, e)).is_ok(),
                 (Some(b'c'), _) => minicbor::decode(&value).map(|n: Numbered| seen.push((n.number, n.seen))).is_ok(),
@@ -225,6 +232,10 @@ impl Changes {
     pub fn meta(&mut self, meta: &Meta) {
         self.0.insert(b"format".to_vec(), Some(encode(&FORMAT)));
         self.0.insert(b"meta".to_vec(), Some(encode(meta)));
+    }
+    /// What metered interfaces carried.
+    pub fn traffic(&mut self, months: &[Month]) {
+        self.0.insert(b"traffic".to_vec(), Some(encode(&months)));
     }
     /// A new entry.
     pub fn entry(&mut self, entry: &Entry) {

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use crate::budget::Carried;
 use crate::checkpoint::{Change, KnownLibrary};
 use crate::gesture::Edge;
 use crate::heal::Step;
@@ -237,6 +238,18 @@ pub enum Input {
     Link {
         /// Whether it can.
         up: bool,
+    },
+    /// The kernel says that the ways out of the machine have changed.
+    Network {
+        /// Whether there is one.
+        up: bool,
+    },
+    /// What the interfaces that cost by the byte have carried.
+    Traffic {
+        /// Each of them.
+        carried: Vec<Carried>,
+        /// The interface that carries just now, whether it is one of them or not.
+        by: Option<String>,
     },
     /// The broker is connected, or not (and why).
     Bots {

@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 
 use serde_json::json;
 
+use crate::budget::Budget;
 use crate::checkpoint::{Changes, Intent, Meta, Position, Saved, StopAfter};
 use crate::command::{Request, Window};
 use crate::event::Outbox;
@@ -70,9 +71,13 @@ pub struct Jukebox {
     pub(crate) fallback_next: Option<TrackId>,
     /// It is a time at which an empty queue should not be silent.
     pub(crate) hours_open: bool,
+    /// The latest known time that was saved.
+    pub(crate) time_saved: Option<UnixMs>,
     pub(crate) playback: Playback,
     pub(crate) planner: Planner,
     pub(crate) link: Link,
+    pub(crate) budget: Budget,
+    pub(crate) traffic_saved: Instant,
     pub(crate) window: Window,
     pub(crate) history: History,
     /// The last entry of which a frame left the DAC.
@@ -163,6 +168,7 @@ impl Jukebox {
             stop_after: None,
             fallback_next: None,
             hours_open: false,
+            time: None,
         });
         let current = saved.queue.current().map(|e| e.id);
         let start = current.and_then(|id| Position::read(position?, id)).unwrap_or_default();
@@ -175,9 +181,12 @@ impl Jukebox {
             fallback: Fallback::default(),
             fallback_next: meta.fallback_next,
             hours_open: meta.hours_open,
+            time_saved: meta.time,
             playback: Playback::new(meta.intent, start),
             planner: Planner::new(seed, settings.original_only),
             link: Link::default(),
+            budget: Budget::restore(saved.traffic),
+            traffic_saved: now,
             window: saved.window,
             history: saved.history,
             sounded: current.filter(|_| start.n > 0),
@@ -263,6 +272,8 @@ impl Jukebox {
             }
             Input::Report(r) => self.report(r),
             Input::Link { up } => self.probed(up),
+            Input::Network { up } => self.network(up),
+            Input::Traffic { carried, by } => self.traffic(&carried, by),
             Input::Bots { up, name_taken } => {
                 (self.bots, self.name_taken) = (up, name_taken);
                 if up {
@@ -276,10 +287,7 @@ impl Jukebox {
                 self.offered = 0;
                 self.tell_dropped();
             }
-            Input::Clock { unix, synced } => {
-                self.clock = synced.then_some((self.now, unix));
-                self.expire_history();
-            }
+            Input::Clock { unix, synced } => self.clock(unix, synced),
             Input::Hours { open } => {
                 if core::mem::replace(&mut self.hours_open, open) != open {
                     self.save_meta(false);
@@ -316,7 +324,7 @@ impl Jukebox {
             self.overlay_until,
             notice,
             idle,
-            self.told.poll_timeout(self.state()),
+            self.told.poll_timeout(self.state(), self.budget.is_metered()),
         ];
         // What is due already was looked at in this turn: only the future wakes.
         all.into_iter().flatten().min().map(|t| t.max(self.now + Span::ms(1)))
@@ -634,6 +642,7 @@ impl Jukebox {
     fn shutdown(&mut self) {
         self.ending = true;
         self.save_position();
+        self.changes.traffic(self.budget.months());
         self.save_meta(true);
         self.flush(true);
     }

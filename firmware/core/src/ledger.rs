@@ -5,6 +5,7 @@ use alloc::string::{String, ToString};
 
 use serde_json::{Value, json};
 
+use crate::budget::Carried;
 use crate::checkpoint::{Meta, Position};
 use crate::command::Refusal;
 use crate::event::{self, Event};
@@ -17,6 +18,10 @@ use crate::time::{Instant, Span, UnixMs};
 pub(crate) const SAVE_AFTER: Span = Span::s(2);
 /// The playhead is saved so often while it moves. A page of the card each time: 4 kB every 10 s are 15 MB in ten hours.
 const POSITION_EVERY: Span = Span::s(10);
+/// The time is saved so often where nothing else is: certificates live for months.
+const TIME_EVERY: Span = Span::s(6 * 3_600);
+/// What metered interfaces carried is saved so often; a power cut forgets no more.
+const TRAFFIC_EVERY: Span = Span::s(600);
 
 impl Jukebox {
     pub(crate) fn meta(&self) -> Meta {
@@ -31,12 +36,37 @@ impl Jukebox {
             stop_after: self.stop_after.clone(),
             fallback_next: self.fallback_next,
             hours_open: self.hours_open,
+            time: self.unix(self.now).max(self.time_saved),
         }
     }
 
     pub(crate) fn save_meta(&mut self, clean_end: bool) {
         let meta = Meta { clean_end, ..self.meta() };
+        self.time_saved = meta.time;
         self.changes.meta(&meta);
+    }
+
+    /// What time it is. It is saved now and again, because a clock without a battery starts anywhere.
+    pub(crate) fn clock(&mut self, unix: UnixMs, synced: bool) {
+        self.clock = synced.then_some((self.now, unix));
+        self.expire_history();
+        if synced && self.time_saved.is_none_or(|t| unix.0 >= t.0 + TIME_EVERY.as_ms()) {
+            self.save_meta(false);
+        }
+    }
+
+    /// What metered interfaces have carried.
+    pub(crate) fn traffic(&mut self, carried: &[Carried], by: Option<String>) {
+        let unix = self.unix(self.now);
+        let before = self.budget.thrift(unix);
+        self.budget.look(self.now, unix, carried, by);
+        if self.budget.thrift(unix) != before {
+            self.planner.hurry(self.now);
+        }
+        if !carried.is_empty() && self.now.since(self.traffic_saved) >= TRAFFIC_EVERY {
+            self.traffic_saved = self.now;
+            self.changes.traffic(self.budget.months());
+        }
     }
 
     pub(crate) fn save_seen(&mut self, seen: crate::command::Seen) {

@@ -7,6 +7,7 @@
 
 extern crate alloc;
 
+pub mod budget;
 pub mod checkpoint;
 pub mod command;
 pub mod event;

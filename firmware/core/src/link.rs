@@ -17,19 +17,20 @@ pub struct Sample {
     pub took: Span,
 }
 
+/// An average that forgets.
 #[derive(Clone, Copy, Debug, Default)]
-struct Average {
-    value: f32,
-    weight: f32,
+pub(crate) struct Average {
+    pub(crate) value: f32,
+    pub(crate) weight: f32,
 }
 
 impl Average {
-    fn push(&mut self, kbps: f32, seconds: f32, half_life_s: f32) {
+    pub(crate) fn push(&mut self, kbps: f32, seconds: f32, half_life_s: f32) {
         let keep = exp2(-seconds / half_life_s);
         self.value = self.value * keep + kbps * (1.0 - keep);
         self.weight = self.weight * keep + (1.0 - keep);
     }
-    fn kbps(self) -> Option<f32> {
+    pub(crate) fn kbps(self) -> Option<f32> {
         (self.weight > 0.0).then(|| self.value / self.weight)
     }
 }

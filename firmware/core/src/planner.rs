@@ -19,6 +19,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use crate::budget::Thrift;
 use crate::fallback::is_fallback;
 use crate::library::{Digest, IndexPage, Record, Rendition, RenditionName, SEGMENTS_PER_PAGE, SegmentRef};
 use crate::plan::{Gap, Plan, STAY};
@@ -138,8 +139,8 @@ pub struct Need {
     pub kbps: Option<u32>,
     /// Transfer rate to hope for when sound is waited for, in kbit/s.
     pub hopeful_kbps: Option<u32>,
-    /// The link or the card is to be spared: no original for its own sake.
-    pub thrifty: bool,
+    /// How far the link is to be spared.
+    pub thrift: Thrift,
     /// Nothing passes the link.
     pub down: bool,
     /// Nothing stands in for what waits: begin with what is here.
@@ -244,10 +245,10 @@ impl Planner {
         let all = Span(u64::MAX / 2);
         self.small(line, Span(0), need.ahead, Purpose::Safety, need)
             .or_else(|| self.small(spare, Span(0), SPARE, Purpose::Spare, need))
-            .or_else(|| self.better(line, NEAR.min(need.ahead), need, false))
+            .or_else(|| self.better(line, NEAR.min(need.ahead), need, false).filter(|_| need.thrift < Thrift::Frugal))
             .or_else(|| self.small(line, need.ahead, all, Purpose::Reserve, need))
-            .or_else(|| self.small(spare, SPARE, all, Purpose::Reserve, need))
-            .or_else(|| self.better(line, need.ahead, need, true).filter(|_| !need.thrifty))
+            .or_else(|| self.small(spare, SPARE, all, Purpose::Reserve, need).filter(|_| need.thrift < Thrift::Frugal))
+            .or_else(|| self.better(line, need.ahead, need, true).filter(|_| need.thrift == Thrift::None))
     }
 
     /// The first thing missing for playing in the smallest rendition what begins between `after` and `until`.
@@ -358,7 +359,11 @@ impl Planner {
             let bits = h.segment(slot).map_or(h.kbps() * length / 1_000, |s| u64::from(s.length) * 8);
             bits * 1_000 <= kbps * QUICK.0
         };
-        let top = if need.thrifty { plan.held.len().saturating_sub(1) } else { plan.held.len() };
+        let top = match need.thrift {
+            Thrift::None => plan.held.len(),
+            Thrift::Thrifty => plan.held.len().saturating_sub(1),
+            Thrift::Frugal => plan.held.len().min(1),
+        };
         // An index page costs a round trip more, and a fitful link may not have the time.
         let plenty = kbps >= u64::from(FITFUL_KBPS);
         let near = |r: usize| plenty || plan.knows(r, slot / SEGMENTS_PER_PAGE);
@@ -383,7 +388,7 @@ impl Planner {
                 continue;
             }
             let original = plan.held.len() - 1;
-            let top = original - usize::from(need.thrifty);
+            let top = original - usize::from(need.thrift > Thrift::None);
             let carried = (1..=top).rev().find(|&r| plan.held[r].kbps() * 10 <= kbps * 8);
             let slow = plan.held[original].kbps() * 4 * 1_000_000 / kbps > TOO_SLOW.0;
             let Some(want) = (if idle && !slow { Some(original) } else { carried }) else { continue };

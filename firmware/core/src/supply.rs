@@ -30,10 +30,11 @@ impl Jukebox {
         let (head, ahead) = (self.line().current().map(|e| e.id), self.settings.ahead);
         let at = self.playback.position(self.line()).span().as_s();
         let pace = at << 8 | head.map_or(0, |id| self.playback.slots_fed(id) as u64 & 0xff);
+        let thrift = self.budget.thrift(self.unix(self.now));
         // A request that failed is no proof that nothing passes: a probe is.
         let down = self.unreached && self.link.down_since().is_some();
         let eager = !self.settings.fallback.when_waiting;
-        let need = Need { ahead, silent, kbps, hopeful_kbps, thrifty: false, down, eager, pace };
+        let need = Need { ahead, silent, kbps, hopeful_kbps, thrift, down, eager, pace };
         if self.planner.may_wish(self.now, need) {
             let queue: Vec<Ahead> = self.walk(&self.queue).collect();
             let spare: Vec<Ahead> = self.walk(&self.fallback.list).collect();
@@ -90,6 +91,17 @@ impl Jukebox {
             self.link.reached();
         }
         self.planner.hurry(self.now);
+    }
+
+    /// The ways out have changed. What is under way may have lost its own: it is asked for anew at once, by what there is now.
+    pub(crate) fn network(&mut self, up: bool) {
+        let void = self.planner.give_up();
+        self.out.extend(void.map(|id| Output::Cancel { id }));
+        self.planner.hurry(self.now);
+        self.unreached = !up;
+        if !up {
+            self.link.failed(self.now);
+        }
     }
 
     pub(crate) fn fetched(&mut self, id: u64, arrival: Arrival, sample: Option<Sample>) {

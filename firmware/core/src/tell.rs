@@ -23,8 +23,10 @@ use crate::wire::{self, Because, Health, Info, Now, QueueEntry, QueueState, Sile
 const QUEUE_SHOWN: usize = 20;
 /// `now` is said again so often while playing.
 const NOW_EVERY: Span = Span::s(60);
-/// `health` is said so often.
+/// `health` is said so often,
 const HEALTH_EVERY: Span = Span::s(30);
+/// and so often over a link that costs by the byte.
+const HEALTH_METERED_EVERY: Span = Span::s(300);
 /// Growth of what is on board is said no more often than this.
 const BOARD_EVERY: Span = Span::s(5);
 
@@ -53,12 +55,16 @@ pub(crate) struct Told {
     silence_before_today: Span,
 }
 
+const fn health_every(metered: bool) -> Span {
+    if metered { HEALTH_METERED_EVERY } else { HEALTH_EVERY }
+}
+
 type NowKey = (u64, State, Option<EntryId>, Option<RenditionName>, Option<&'static str>, bool, bool);
 
 impl Told {
-    pub(crate) fn poll_timeout(&self, state: State) -> Option<Instant> {
+    pub(crate) fn poll_timeout(&self, state: State, metered: bool) -> Option<Instant> {
         let now = (state == State::Playing).then_some(self.now_at + NOW_EVERY);
-        [now, Some(self.health_at + HEALTH_EVERY)].into_iter().flatten().min()
+        [now, Some(self.health_at + health_every(metered))].into_iter().flatten().min()
     }
 
     /// All state is to be said again.
@@ -115,7 +121,9 @@ impl Jukebox {
             self.push(Output::Publish { topic: Topic::Mute, payload: format!("{}", self.muted) });
         }
         let grade = self.link.grade();
-        if self.told.health != Some(grade) || self.now.since(self.told.health_at) >= HEALTH_EVERY {
+        if self.told.health != Some(grade)
+            || self.now.since(self.told.health_at) >= health_every(self.budget.is_metered())
+        {
             (self.told.health, self.told.health_at) = (Some(grade), self.now);
             let payload = wire::json(&self.health_state());
             self.push(Output::Publish { topic: Topic::Health, payload });
@@ -203,6 +211,7 @@ impl Jukebox {
         let silence = self.playback.silence();
         let today = Span(silence.0.saturating_sub(self.told.silence_before_today.0));
         let heard = self.playback.heard();
+        let metered = self.budget.told(self.unix(self.now));
         Health {
             link: self.link.grade(),
             on_board_queue_s: self.on_board().as_s(),
@@ -216,6 +225,9 @@ impl Jukebox {
             catalogue_tracks: self.catalogue.tracks,
             cpu_c: self.vitals.cpu_c,
             throttled: self.vitals.throttled.as_deref(),
+            bytes_month: (!metered.is_empty()).then(|| metered.iter().map(|m| m.bytes_month).sum()),
+            forecast_mb_month: metered.iter().map(|m| m.forecast_mb_month).reduce(|a, b| Some(a? + b?)).flatten(),
+            metered,
             origins: &self.vitals.origins,
         }
     }

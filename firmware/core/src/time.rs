@@ -7,6 +7,7 @@
 use core::fmt;
 use core::ops::{Add, Sub};
 
+use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 /// Microseconds of a clock that never steps.
@@ -62,21 +63,49 @@ impl Sub<Span> for Instant {
 }
 
 /// Milliseconds since 1970-01-01T00:00:00Z, without leap seconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct UnixMs(pub u64);
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Encode, Decode)]
+#[cbor(transparent)]
+pub struct UnixMs(#[n(0)] pub u64);
+
+/// Year, month (1 to 12) and day of a day since 1970.
+///
+/// Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days; eras of 400 years from 0000-03-01.
+const fn civil(days: u64) -> (u64, u64, u64) {
+    let z = days + 719_468;
+    let (era, doe) = (z / 146_097, z % 146_097);
+    let yoe = (doe - doe / 1_460 + doe / 36_524 - doe / 146_096) / 365;
+    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    let mp = (5 * doy + 2) / 153;
+    let (d, m) = (doy - (153 * mp + 2) / 5 + 1, if mp < 10 { mp + 3 } else { mp - 9 });
+    (yoe + era * 400 + if m <= 2 { 1 } else { 0 }, m, d)
+}
+
+impl UnixMs {
+    /// Months since January 1970, in UTC.
+    pub const fn month(self) -> u32 {
+        let (y, m, _) = civil(self.0 / 86_400_000);
+        ((y - 1970) * 12 + m - 1) as u32
+    }
+
+    /// Until the month ends, in UTC.
+    pub const fn left_of_month(self) -> Span {
+        let today = self.0 / 86_400_000;
+        let (y, m, d) = civil(today);
+        let leap = y.is_multiple_of(4) && !y.is_multiple_of(100) || y.is_multiple_of(400);
+        let length = match m {
+            2 => 28 + leap as u64,
+            4 | 6 | 9 | 11 => 30,
+            _ => 31,
+        };
+        Span::ms((today + length + 1 - d) * 86_400_000 - self.0)
+    }
+}
 
 /// RFC 3339 in UTC with milliseconds: `2026-11-20T10:15:02.120Z`.
 impl fmt::Display for UnixMs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (days, ms) = (self.0 / 86_400_000, self.0 % 86_400_000);
-        // Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days; eras of 400 years from 0000-03-01.
-        let z = days + 719_468;
-        let (era, doe) = (z / 146_097, z % 146_097);
-        let yoe = (doe - doe / 1_460 + doe / 36_524 - doe / 146_096) / 365;
-        let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-        let mp = (5 * doy + 2) / 153;
-        let (d, m) = (doy - (153 * mp + 2) / 5 + 1, if mp < 10 { mp + 3 } else { mp - 9 });
-        let y = yoe + era * 400 + u64::from(m <= 2);
+        let (y, m, d) = civil(days);
         let (h, min, s) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1_000 % 60);
         write!(f, "{y:04}-{m:02}-{d:02}T{h:02}:{min:02}:{s:02}.{:03}Z", ms % 1_000)
     }
@@ -127,6 +156,15 @@ mod tests {
         assert_eq!(UnixMs(0).to_string(), "1970-01-01T00:00:00.000Z");
         assert_eq!(UnixMs(951_782_400_001).to_string(), "2000-02-29T00:00:00.001Z");
         assert_eq!(UnixMs(1_795_169_702_120).to_string(), "2026-11-20T10:15:02.120Z");
+    }
+
+    #[test]
+    fn months() {
+        assert_eq!((UnixMs(0).month(), UnixMs(0).left_of_month()), (0, Span::s(31 * 86_400)));
+        assert_eq!(UnixMs(1_795_169_702_120).month(), 56 * 12 + 10);
+        let leap = UnixMs(951_782_400_000); // 2000-02-29
+        assert_eq!((leap.month(), leap.left_of_month()), (30 * 12 + 1, Span::s(86_400)));
+        assert_eq!(UnixMs(leap.0 + 86_400_000).month(), 30 * 12 + 2);
     }
 
     #[test]

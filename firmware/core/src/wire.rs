@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::budget::Metered;
 use crate::command::Refusal;
 use crate::exchange::Throttle;
 use crate::history::Play;
@@ -228,6 +229,12 @@ pub struct Health<'a> {
     pub cpu_c: Option<i16>,
     /// What holds it back just now; null where nobody tells.
     pub throttled: Option<&'a [Throttle]>,
+    /// What metered interfaces carried in this month (UTC), in bytes; null where there is none.
+    pub bytes_month: Option<u64>,
+    /// What they will have carried at its end, in MB; null until the time and a rate are known.
+    pub forecast_mb_month: Option<u64>,
+    /// Each of them.
+    pub metered: Vec<Metered<'a>>,
     /// The origins.
     pub origins: &'a [Origin],
 }

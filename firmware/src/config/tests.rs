@@ -51,7 +51,7 @@ fn the_least_file_gets_the_defaults() {
     assert_eq!(config.socket.path, Path::new("/run/jukebox/socket"));
     assert_eq!(config.output.in_order(None), ["default"]);
     assert_eq!((&config.board.panel, config.board.buttons), (&Panel::Board, Buttons::Board));
-    assert!(config.mqtt.is_none() && tls_config(&config).unwrap().is_none());
+    assert!(config.mqtt.is_none() && tls_config(&config, Clock::new(None)).unwrap().is_none());
 }
 
 #[test]

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore, crypto};
 
 use super::{Config, ConfigError, Spot, read_small, unreadable};
+use crate::clock::{Clock, Verifier};
 
 const FIX: &str = "give the office's CA certificate as PEM (-----BEGIN CERTIFICATE-----)";
 
@@ -29,12 +31,12 @@ pub fn roots(config: &Config) -> Result<Option<String>, ConfigError> {
     }
 }
 
-/// TLS settings for origins and broker: TLS 1.2 and 1.3, the configured roots only, no ALPN (users add theirs); `None` if
-/// the configuration names no CA, because then nothing speaks TLS.
+/// TLS settings for origins and broker: TLS 1.2 and 1.3, the configured roots only, certificates checked at the time of
+/// `clock`, no ALPN (users add theirs); `None` if the configuration names no CA, because then nothing speaks TLS.
 ///
 /// # Errors
 /// [`ConfigError`] when the CA cannot be read or holds no certificate.
-pub fn tls_config(config: &Config) -> Result<Option<ClientConfig>, ConfigError> {
+pub fn tls_config(config: &Config, clock: Arc<Clock>) -> Result<Option<ClientConfig>, ConfigError> {
     let office = &config.office;
     let Some(pem) = roots(config)? else { return Ok(None) };
     let wrong = |why: String| match (&office.ca_pem, &office.ca) {
@@ -52,10 +54,15 @@ pub fn tls_config(config: &Config) -> Result<Option<ClientConfig>, ConfigError> 
     if roots.is_empty() {
         return Err(wrong("no certificate inside".into()));
     }
+    let webpki = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+        .build()
+        .map_err(|e| wrong(e.to_string()))?;
     let tls = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|e| wrong(e.to_string()))?
-        .with_root_certificates(roots)
+        // Nothing is left out: the verifier is rustls' own, at a time of ours.
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Verifier::new(webpki, clock)))
         .with_no_client_auth();
     Ok(Some(tls))
 }

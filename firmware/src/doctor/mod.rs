@@ -15,8 +15,9 @@ use jukebox_board::vitals::Vitals;
 use jukebox_core::exchange::Throttle;
 use serde_json::{Value, json};
 
+use crate::clock::Clock;
 use crate::config::{self, Config};
-use crate::{clock, panel, socket};
+use crate::{panel, socket};
 use machine::Machine;
 
 /// The part of a card's life that is used up from here on, in percent (the last step that an eMMC tells).
@@ -141,7 +142,7 @@ fn examine(path: &Path, socket: &Path, machine: &Machine) -> Vec<Finding> {
 
 fn time(office: Option<(String, std::time::Instant)>) -> Finding {
     let by_office = office.is_some();
-    match clock::now(office) {
+    match Clock::new(None).look(office) {
         (_, true) if by_office => Finding::ok("clock", "known, by the office or the time service"),
         (_, true) => Finding::ok("clock", "known, by the time service"),
         (now, false) => Finding::missing(

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jukebox_core::library::{FormatError, Root};
@@ -9,6 +10,7 @@ use jukebox_core::reason::{Reason, Who};
 use serde_json::Value;
 
 use super::Finding;
+use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::dial::Dialer;
 use crate::fetch::{Fault, Fetcher, RootAnswer, TlsFault};
@@ -47,6 +49,13 @@ pub(super) fn examine(config: &Config, status: Option<&Value>) -> (Vec<Finding>,
     (found, date)
 }
 
+/// The time, if somebody keeps the system's clock right.
+fn clock() -> Arc<Clock> {
+    let clock = Clock::new(None);
+    clock.look(None);
+    clock
+}
+
 async fn origin_and_library(
     config: &Config,
     n: usize,
@@ -57,7 +66,7 @@ async fn origin_and_library(
     let office = &config.office;
     let system = |e: String| Finding::missing("office", format!("{origin}: {e}"), "jukebox config check");
     let fetcher = (|| {
-        let tls = config::tls_config(config).map_err(|e| e.line())?;
+        let tls = config::tls_config(config, clock()).map_err(|e| e.line())?;
         let dialer = Dialer::new(office.proxy.clone()).by(&office.interfaces);
         let objects = Objects::open(&scratch.0, Limits { cap_bytes: 0, floor_bytes: 0 }).map_err(|e| e.to_string())?;
         let origins = [origin.to_owned()];
@@ -116,7 +125,7 @@ async fn broker(config: &Config, status: Option<&Value>) -> Finding {
             down(why, "see the office lines; or: jukebox-office player add NAME --replace")
         };
     }
-    let tls = config::tls_config(config).ok().flatten();
+    let tls = config::tls_config(config, clock()).ok().flatten();
     let dialer = Dialer::new(config.office.proxy.clone()).by(&config.office.interfaces);
     let settings = mqtt::Settings::new(config, m, dialer, tls);
     match mqtt::login(&settings, PATIENCE).await {

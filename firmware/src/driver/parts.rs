@@ -1,8 +1,9 @@
 //! Everything around the core, started in order and stopped in order.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -27,10 +28,13 @@ use super::{News, reload};
 use crate::audio::{self, Audio, RateRule};
 use crate::catalogue::{self, Catalogue, Known, RefreshError, Refreshed};
 use crate::cli::RunArgs;
+use crate::clock::Clock;
 use crate::config::{self, Config, Rate, Renditions, WhenEmpty};
 use crate::dial::Dialer;
 use crate::fetch::{Fetcher, Meter, OriginState, Want, chance};
+use crate::metered::Metered;
 use crate::mqtt::Mqtt;
+use crate::netlink::{Change, Netlink, Ways};
 use crate::socket::{self, Socket};
 use crate::store::{Limits, Objects, Store};
 use crate::systemd::{Signal, Signals};
@@ -44,8 +48,8 @@ const PROBE_DEADLINE: Duration = Duration::from_secs(1);
 const LOOK_AROUND: Duration = Duration::from_secs(30);
 /// How often the program's pages that are not in use are given back.
 const FORGET: Duration = Duration::from_secs(10);
-/// How often the library's root is looked at.
-const REFRESH: Duration = Duration::from_secs(60);
+/// How often the library's root is looked at, give or take a quarter: of 300 players about 3 a second, at any time.
+const REFRESH: Duration = Duration::from_secs(90);
 /// Each request of a refresh.
 const REFRESH_DEADLINE: Duration = Duration::from_secs(20);
 /// Until the first catalogue is here.
@@ -69,6 +73,9 @@ pub(super) struct Parts {
     pub(super) model: String,
     /// The card does not take the state; shared with the task that looks around.
     disk_trouble: Rc<Cell<bool>>,
+    /// The ways out of the machine, as the kernel told them last.
+    ways: Rc<RefCell<Ways>>,
+    pub(super) clock: Arc<Clock>,
     pub(super) fetcher: Fetcher,
     catalogue: Catalogue,
     panel: Option<panel::Running>,
@@ -98,7 +105,12 @@ impl Parts {
             tracing::error!("{}: was not understood and was moved aside", path.display());
         }
         let objects = store.objects();
-        let tls = config::tls_config(config)?;
+        let saved = Saved::load(found.rows);
+        for key in &saved.rejected {
+            tracing::error!("saved state: {key} cannot be read and is left out");
+        }
+        let clock = Clock::new(saved.meta.as_ref().and_then(|m| m.time));
+        let tls = config::tls_config(config, clock.clone())?;
         let dialer = Dialer::new(config.office.proxy.clone()).by(&config.office.interfaces);
         let fetcher = Fetcher::new(
             &config.office.origins,
@@ -112,10 +124,6 @@ impl Parts {
         let sound = audio_settings(config, profile.as_ref())?;
         let audio = start_audio(&sound, &objects, &inbox)?;
 
-        let saved = Saved::load(found.rows);
-        for key in &saved.rejected {
-            tracing::error!("saved state: {key} cannot be read and is left out");
-        }
         let known = saved.meta.as_ref().and_then(|m| m.library.clone());
         let known = known.map(|k| Known { library: k.id, revision: k.revision });
         let catalogue = Catalogue::open(&config.store.cache, known)?;
@@ -144,6 +152,8 @@ impl Parts {
             roots: reload::roots(config)?,
             model,
             disk_trouble: Rc::default(),
+            ways: Rc::default(),
+            clock,
             fetcher,
             catalogue,
             panel,
@@ -158,6 +168,7 @@ impl Parts {
         };
         parts.refresh_catalogue();
         tokio::task::spawn_local(forget_for_ever());
+        parts.listen_to_the_kernel();
         parts.look_around_for_ever();
         Ok((parts, jukebox))
     }
@@ -275,6 +286,23 @@ impl Parts {
         });
     }
 
+    /// The kernel says that the network has changed: what was learned before is worth nothing.
+    pub(super) fn network(&self, ways: Ways, change: Change) {
+        self.fetcher.renew();
+        if let Some(mqtt) = &self.mqtt {
+            let named = &self.config.office.interfaces;
+            let better = |now: &str| named.iter().take_while(|i| *i != now).any(|i| ways.leads_by(i));
+            mqtt.network(|address| {
+                // A better interface that came is taken.
+                ways.keep(address) && !(change.gained && ways.interface_of(address).is_some_and(better))
+            });
+            if change.gained && ways.are_there() {
+                mqtt.link_up();
+            }
+        }
+        *self.ways.borrow_mut() = ways;
+    }
+
     /// The link came back: connections and grudges of before are worth nothing.
     pub(super) fn renew(&self) {
         self.fetcher.renew();
@@ -322,7 +350,7 @@ impl Parts {
         });
     }
 
-    /// Looks at the library's root every minute, at the first catalogue more often.
+    /// Looks at the library's root now and again, at the first catalogue more often.
     pub(super) fn refresh_catalogue(&mut self) {
         let (catalogue, fetcher, inbox) = (self.catalogue.clone(), self.fetcher.clone(), self.inbox.clone());
         let task = tokio::task::spawn_local(async move {
@@ -351,23 +379,46 @@ impl Parts {
         }
     }
 
+    fn listen_to_the_kernel(&self) {
+        let (inbox, ways) = (self.inbox.clone(), self.ways.clone());
+        tokio::task::spawn_local(async move {
+            let listened = async {
+                let mut kernel = Netlink::open().await?;
+                *ways.borrow_mut() = kernel.ways().clone();
+                loop {
+                    let change = kernel.next().await?;
+                    if inbox.send(News::Network(kernel.ways().clone(), change)).await.is_err() {
+                        return Ok::<(), std::io::Error>(());
+                    }
+                }
+            };
+            if let Err(e) = listened.await {
+                tracing::warn!("the kernel does not tell of the network: {e}; it takes a probe to see that it is back");
+            }
+        });
+    }
+
     /// Looks at clock, hours and machine from now on.
     pub(super) fn look_around_for_ever(&mut self) {
-        let (fetcher, inbox) = (self.fetcher.clone(), self.inbox.clone());
-        let (fallback, metered) = (self.config.fallback.clone(), self.config.office.metered.clone());
+        let (fetcher, inbox, ways) = (self.fetcher.clone(), self.inbox.clone(), self.ways.clone());
+        let (fallback, clock) = (self.config.fallback.clone(), self.clock.clone());
+        let mut metered = Metered::new(&self.config.office);
         let (cache, before) = (self.config.store.cache.clone(), self.written_at_start);
         let trouble = self.disk_trouble.clone();
         let task = tokio::task::spawn_local(async move {
             loop {
                 jukebox_board::rt::trim();
-                fetcher.metered(default_interface().is_some_and(|name| metered.contains(&name)));
-                let (unix, synced) = clock::now(fetcher.office_date());
+                let by = fetcher.interface().or_else(|| ways.borrow().leads_out().map(str::to_owned));
+                fetcher.metered(by.as_deref().is_some_and(|name| metered.has(name)));
+                let (unix, synced) = clock.look(fetcher.office_date());
                 let _ = inbox.send(News::Input(Input::Clock { unix, synced })).await;
                 if let Some(at) = jiff::Timestamp::from_millisecond(unix.0 as i64).ok().filter(|_| synced) {
                     let _ = inbox.send(News::Input(Input::Hours { open: fallback.are_open(at) })).await;
                 }
+                let _ = inbox.send(News::Input(Input::Traffic { carried: metered.carried(), by })).await;
                 let vitals = vitals(&fetcher, &cache, before, trouble.get());
                 let _ = inbox.send(News::Input(Input::Vitals(vitals))).await;
+                metered.ask().await;
                 // The office's date comes with the first answer: look again soon.
                 tokio::time::sleep(if synced { LOOK_AROUND } else { Duration::from_secs(2) }).await;
             }
@@ -536,7 +587,8 @@ pub(super) fn start_mqtt(
             let _ = to.send(News::Mqtt(e)).await;
         }
     });
-    Mqtt::start(mqtt::Settings::new(config, m, dialer, tls), events)
+    let pace = mqtt::Pace { spread_ms: u64::from(m.spread_s) * 1_000, ..mqtt::Pace::default() };
+    Mqtt::start_paced(mqtt::Settings::new(config, m, dialer, tls), pace, events)
 }
 
 pub(super) fn listen(config: &Config, inbox: &mpsc::Sender<News>) -> anyhow::Result<Socket> {
@@ -629,18 +681,6 @@ fn vitals(fetcher: &Fetcher, cache: &Path, written_before: u64, disk_trouble: bo
         disk_trouble,
         origins: fetcher.origins().into_iter().map(origin).collect(),
     }
-}
-
-/// The interface that the default route leads to (proc(5), /proc/net/route: interface, destination, gateway, flags, two
-/// counts, metric, mask).
-fn default_interface() -> Option<String> {
-    let table = std::fs::read_to_string("/proc/net/route").ok()?;
-    let rows = table.lines().skip(1).map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
-    let routes = rows.filter_map(|r| match r[..] {
-        [name, "00000000", _, _, _, _, metric, "00000000", ..] => Some((metric.parse::<u32>().ok()?, name.to_owned())),
-        _ => None,
-    });
-    routes.min().map(|(_, name)| name)
 }
 
 /// Bytes that this process has caused to be written to a disk (proc(5), /proc/pid/io).

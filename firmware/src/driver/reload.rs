@@ -1,11 +1,13 @@
 //! The configuration, read again while it plays (SIGHUP): all is made ready, then exchanged; what is wrong changes nothing.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use jukebox_core::library::Digest;
 use jukebox_core::reload::Reload;
 
 use super::parts::{Parts, limits, listen, settings, start_mqtt};
+use crate::clock::Clock;
 use crate::config::{self, Config, ConfigError};
 use crate::dial::Dialer;
 use crate::fetch::Fetcher;
@@ -19,9 +21,9 @@ pub(crate) struct Fresh {
 }
 
 /// Reads the file at `path` and what it names; waits for the card.
-pub(super) fn read(path: &Path) -> Result<Box<Fresh>, ConfigError> {
+pub(super) fn read(path: &Path, clock: Arc<Clock>) -> Result<Box<Fresh>, ConfigError> {
     let config = Config::load(path)?;
-    let tls = config::tls_config(&config)?;
+    let tls = config::tls_config(&config, clock)?;
     let roots = roots(&config)?;
     Ok(Box::new(Fresh { config, tls, roots }))
 }
@@ -137,6 +139,11 @@ fn keep(old: &Config, new: &mut Config) -> Vec<String> {
     }
     if stay("store.state", new.store.state != old.store.state) {
         new.store.state.clone_from(&old.store.state);
+    }
+    if let (Some(to), Some(from)) = (&mut new.mqtt, &old.mqtt)
+        && stay("mqtt.spread_s", to.spread_s != from.spread_s)
+    {
+        to.spread_s = from.spread_s;
     }
     if stay("store.cache", new.store.cache != old.store.cache) {
         new.store.cache.clone_from(&old.store.cache);

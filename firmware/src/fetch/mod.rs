@@ -177,6 +177,8 @@ pub struct Fetcher(Arc<Inner>);
 struct Inner {
     origins: Vec<Origin>,
     ways: Vec<Way>,
+    /// Name of each way; none where the system's routes decide.
+    interfaces: Arc<[String]>,
     metered: AtomicBool,
     objects: Objects,
     sample: Box<dyn Fn(Sample) + Send + Sync>,
@@ -216,6 +218,7 @@ impl Fetcher {
         Ok(Self(Arc::new(Inner {
             origins,
             ways: ways.iter().map(|_| Way::default()).collect(),
+            interfaces: dialer.interfaces(),
             metered: AtomicBool::new(false),
             parts: flow::Parts::default(),
             objects,
@@ -317,6 +320,11 @@ impl Fetcher {
             origin.forgive();
         }
         self.0.ways.iter().for_each(|w| *lock(w) = None);
+    }
+
+    /// The interface that requests leave by, where the configuration names some.
+    pub fn interface(&self) -> Option<String> {
+        self.0.interfaces.get(*self.0.ways().first()?).cloned()
     }
 
     /// Whether bytes cost just now: then folders of shares are left alone, whose protocol talks too much.

@@ -48,16 +48,16 @@ const BORDER: &str = "{\"nonce\":\"border-";
 /// connection away.
 const SIGNATURE: &str = "boot";
 
-/// Lives as long as the connection, and says why it ended.
+/// Lives as long as the connection, and says why it ended, and whether the broker had taken us.
 pub(super) async fn connection(
     number: u64,
     settings: &Settings,
     pace: Pace,
     shared: &Arc<Shared>,
     inbox: &mpsc::Sender<Event>,
-) -> Down {
+) -> (Down, bool) {
     shared.begin(number);
-    let (client, events) = AsyncClient::builder(options(settings, pace)).capacity(WINDOW.into()).build();
+    let (client, events) = AsyncClient::builder(options(settings, pace, shared)).capacity(WINDOW.into()).build();
     let link = Link { number, shared: shared.clone(), inbox: inbox.clone() };
     let found = Arc::<Mutex<Found>>::default();
     let (up, is_up) = watch::channel(false);
@@ -66,14 +66,16 @@ pub(super) async fn connection(
     let listener =
         Listener { link: link.clone(), own: format!("{}/command/", shared.prefix), all, found: found.clone() };
     poll.spawn(listener.run(events, up, client.clone()));
+    let met = is_up.clone();
     let work = link.work(&client, is_up, &found);
-    tokio::select! {
+    let why = tokio::select! {
         biased; // the poll task knows the reason best
         end = poll.join_next() => match end {
             Some(Ok(why)) => why,
             // A panic there was reported by its hook.
             _ => Down::Protocol("the connection's task ended".into()),
         },
+        () = shared.cut.notified() => Down::Link(Fault::Route),
         end = work => match end {
             // What the poll task has to say about it may be a moment away.
             Down::Link(Fault::Reset) => match timeout(Duration::from_millis(100), poll.join_next()).await {
@@ -82,12 +84,16 @@ pub(super) async fn connection(
             },
             why => why,
         },
-    }
+    };
+    let met = *met.borrow();
+    (why, met)
 }
 
 /// Connects, and says goodbye at once. What the broker kept for the player stays there: nothing is acknowledged.
 pub(super) async fn login(settings: &Settings) -> Result<(), Down> {
-    let (client, mut events) = AsyncClient::builder(options(settings, Pace::default())).capacity(WINDOW.into()).build();
+    let shared = Arc::new(Shared::new(settings.prefix()));
+    let (client, mut events) =
+        AsyncClient::builder(options(settings, Pace::default(), &shared)).capacity(WINDOW.into()).build();
     let mut inside = false;
     loop {
         match events.poll().await {
@@ -420,7 +426,7 @@ fn down(e: &ConnectionError) -> Down {
     }
 }
 
-fn options(settings: &Settings, pace: Pace) -> MqttOptions {
+fn options(settings: &Settings, pace: Pace, shared: &Arc<Shared>) -> MqttOptions {
     let mut o = MqttOptions::new(&settings.player, (settings.host.as_str(), settings.port));
     if let Some(tls) = &settings.tls {
         let mut tls = tls.clone();
@@ -436,6 +442,7 @@ fn options(settings: &Settings, pace: Pace) -> MqttOptions {
         o.set_credentials(user, settings.password.clone());
     }
     let (dialer, host, port) = (settings.dialer.clone(), settings.host.clone(), settings.port);
+    let shared = shared.clone();
     let late = LastWillProperties { delay_interval: Some(WILL_DELAY_S), ..no_properties() };
     let availability = format!("{}/availability", settings.prefix());
     o.set_keep_alive(pace.keep_alive_s)
@@ -451,8 +458,12 @@ fn options(settings: &Settings, pace: Pace) -> MqttOptions {
         .set_last_will(LastWill::new(availability, "offline", QoS::AtLeastOnce, true, Some(late)))
         .set_socket_connector(move |_, _| {
             // Not the address that the library makes of both: it has no brackets for IPv6.
-            let (dialer, host) = (dialer.clone(), host.clone());
-            async move { dialer.dial(&host, port).await }
+            let (dialer, host, shared) = (dialer.clone(), host.clone(), shared.clone());
+            async move {
+                let stream = dialer.dial_any(&host, port).await?;
+                shared.set_local(stream.local_addr().ok().map(|a| a.ip()));
+                Ok(stream)
+            }
         });
     o
 }

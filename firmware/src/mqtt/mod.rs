@@ -8,28 +8,27 @@
 //! each connect: subscribe, then all state, then `online`, then the rest.
 
 mod connection;
+mod pause;
 mod slate;
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use jukebox_core::homeassistant;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep_until, timeout};
 
 use crate::config::{self, Config};
 use crate::dial::Dialer;
 use crate::fetch::Fault;
+use pause::Pauses;
 use slate::Shared;
 pub use slate::{AckToken, ReplyTo};
 
-/// A connection that lasted this long ends the back-off: two players with one id would else kick each other out for ever.
-const LASTED: Duration = Duration::from_secs(60);
-/// After the link came back, reconnecting waits a random time up to this, so that an office restart is not met by all.
-const LINK_UP_SPREAD_MS: u64 = 30_000;
 /// A clean stop takes no longer than this: the service has 2 s in all.
 const STOP_WITHIN: Duration = Duration::from_millis(1500);
 
@@ -93,13 +92,14 @@ pub struct Pace {
     pub keep_alive_s: u16,
     /// Bound of the first pause after a connection that failed, in milliseconds; it doubles. A pause is random up to it.
     pub first_pause_ms: u64,
-    /// Bound of the longest pause, in milliseconds.
-    pub longest_pause_ms: u64,
+    /// What all players see at the same time (the broker went away, the link came back) is answered after a random pause
+    /// up to this, in milliseconds. No pause is longer than twice this.
+    pub spread_ms: u64,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { keep_alive_s: 15, first_pause_ms: 500, longest_pause_ms: 64_000 }
+        Self { keep_alive_s: 15, first_pause_ms: 500, spread_ms: 90_000 }
     }
 }
 
@@ -242,9 +242,17 @@ impl Mqtt {
         self.shared.ack(token);
     }
 
-    /// The link came back: a long pause is cut to a random time of at most 30 s.
+    /// The link came back: a pause is cut to a random time within the spread ([`Pace::spread_ms`]).
     pub fn link_up(&self) {
-        self.shared.link_up.notify_one();
+        self.shared.link_up.notify_waiters();
+    }
+
+    /// The network has changed; `keep` tells whether a connection from an address of ours may live. One that may not is ended:
+    /// nobody else would tell that it is dead for half a minute.
+    pub fn network(&self, keep: impl Fn(IpAddr) -> bool) {
+        if self.shared.local().is_some_and(|address| !keep(address)) {
+            self.shared.cut.notify_waiters();
+        }
     }
 
     /// Says what is left, then `offline`, and disconnects; returns after at most 1.5 s.
@@ -266,35 +274,40 @@ pub async fn login(settings: &Settings, patience: Duration) -> Result<(), Down> 
 
 /// One connection after the other, until the stop.
 async fn run(mut settings: watch::Receiver<Settings>, pace: Pace, shared: Arc<Shared>, inbox: mpsc::Sender<Event>) {
-    let mut tries = 0;
+    let mut pauses = Pauses::new(pace);
     for number in 1.. {
         let began = Instant::now();
         let now = settings.borrow_and_update().clone();
-        let why = tokio::select! {
-            why = connection::connection(number, &now, pace, &shared, &inbox) => why,
+        let (why, met) = tokio::select! {
+            end = connection::connection(number, &now, pace, &shared, &inbox) => end,
             // Not heard any more where nobody holds the link: it is about to stop.
-            Ok(()) = settings.changed() => Down::Changed,
+            Ok(()) = settings.changed() => (Down::Changed, false),
         };
+        shared.set_local(None);
         tracing::debug!("mqtt: {why}");
         let changed = why == Down::Changed;
+        let pause = pauses.after(&why, met.then(|| began.elapsed()), random());
         if why == Down::Stopped || inbox.send(Event::Down { why }).await.is_err() {
             break;
         }
         if changed {
-            tries = 0;
             continue;
         }
-        tries = if began.elapsed() > LASTED { 0 } else { tries + 1 };
-        let bound = pace.first_pause_ms.saturating_mul(1 << u32::min(tries, 16)).min(pace.longest_pause_ms);
-        let pause = Duration::from_millis(random() % bound.max(1));
-        tokio::select! {
-            () = sleep(pause) => {}
-            Ok(()) = settings.changed() => tries = 0,
-            () = async {
-                shared.link_up.notified().await;
-                sleep(Duration::from_millis(random() % LINK_UP_SPREAD_MS)).await;
-            } => {}
-            () = shared.stopping() => break,
+        let mut until = tokio::time::Instant::now() + pause;
+        loop {
+            tokio::select! {
+                () = sleep_until(until) => break,
+                Ok(()) = settings.changed() => break,
+                () = shared.link_up.notified() => {
+                    if let Some(pause) = pauses.link_up(random()) {
+                        until = tokio::time::Instant::now() + pause;
+                    }
+                }
+                () = shared.stopping() => {
+                    shared.stopped.notify_one();
+                    return;
+                }
+            }
         }
     }
     shared.stopped.notify_one();

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -45,6 +46,10 @@ pub(super) struct Shared {
     /// Something is on the slate; the connection waits for it.
     pub(super) wake: Notify,
     pub(super) link_up: Notify,
+    /// The connection is dead, whatever it looks like.
+    pub(super) cut: Notify,
+    /// Our end's address of the connection.
+    local: Mutex<Option<IpAddr>>,
     pub(super) stopped: Notify,
     stop: watch::Sender<bool>,
 }
@@ -93,6 +98,8 @@ impl Shared {
             slate: Mutex::default(),
             wake: Notify::new(),
             link_up: Notify::new(),
+            cut: Notify::new(),
+            local: Mutex::default(),
             stopped: Notify::new(),
             stop: watch::Sender::new(false),
         }
@@ -140,6 +147,15 @@ impl Shared {
         }
         slate.events.push_back(Waiting { key, kind: kind.into(), payload });
         self.wake.notify_one();
+    }
+
+    /// Our end's address of the connection, if there is one.
+    pub(super) fn local(&self) -> Option<IpAddr> {
+        *self.local.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_local(&self, address: Option<IpAddr>) {
+        *self.local.lock().unwrap_or_else(PoisonError::into_inner) = address;
     }
 
     /// A new connection: all state is to be said, and acknowledgements to an earlier one mean nothing.

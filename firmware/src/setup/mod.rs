@@ -105,7 +105,7 @@ impl<R: BufRead, W: Write> Setup<'_, R, W> {
         let text = doc.to_string();
         // The file as it will be: relative paths count from its folder.
         let config = Config::parse(&text, &args.config).map_err(|e| anyhow::anyhow!("{e}"))?;
-        config::tls_config(&config).map_err(|e| anyhow::anyhow!("{e}"))?;
+        config::tls_config(&config, crate::clock::Clock::new(None)).map_err(|e| anyhow::anyhow!("{e}"))?;
         let kept = place::put(&args.config, &text)?;
         if base == boot {
             place::blank(&boot)

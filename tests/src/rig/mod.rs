@@ -5,9 +5,11 @@
 //! panic with what was awaited and the last lines that the part said: the rig is for tests, where a panic is the report.
 
 pub mod broker;
+pub mod clock;
 pub mod house;
 pub mod mqtt;
 pub mod music;
+pub mod network;
 pub mod notify;
 pub mod office;
 pub mod player;
@@ -44,9 +46,10 @@ pub fn free_port() -> u16 {
     listener.local_addr().map(|a| a.port()).unwrap_or_else(|e| panic!("no free port: {e}"))
 }
 
-/// The machine's own addresses that servers listen on: 127.0.0.1, and ::1 where there is IPv6.
+/// The machine's own addresses that servers listen on: 127.0.0.1, ::1 where there is IPv6, and [`network::OFFICE`] where that
+/// is there.
 pub fn loopbacks() -> impl Iterator<Item = IpAddr> {
-    let all = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+    let all = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST), IpAddr::from(network::OFFICE)];
     all.into_iter().filter(|ip| TcpListener::bind((*ip, 0)).is_ok())
 }
 

@@ -19,6 +19,10 @@ pub struct Setup {
     pub host: String,
     /// The `/etc/hosts` that it sees, in a mount namespace of its own; none: the machine's.
     pub hosts: Option<String>,
+    /// The network namespace that it runs in; none: the test's.
+    pub network: Option<PathBuf>,
+    /// How far its wall clock is off, in seconds; then its kernel says that nobody keeps it.
+    pub clock_off_s: i64,
     /// Folders or URLs.
     pub origins: Vec<String>,
     /// The CA of origins and broker; without it plain connections are allowed.
@@ -45,6 +49,8 @@ impl Default for Setup {
             player: "lobby".into(),
             host: "127.0.0.1".into(),
             hosts: None,
+            network: None,
+            clock_off_s: 0,
             origins: Vec::new(),
             ca: None,
             broker: None,
@@ -156,7 +162,15 @@ impl Player {
             command.args(["--map-root-user", "--mount", "sh", "-c"]);
             command.arg("mount --bind \"$0\" /etc/hosts && exec \"$@\"").arg(file).arg(program("jukebox"));
         }
+        if let Some(network) = &setup.network {
+            let mut enter = Command::new("nsenter");
+            enter.arg(format!("--net={}", network.display())).arg(command.get_program()).args(command.get_args());
+            command = enter;
+        }
         command.args(["run", "--config"]).arg(&config).env("JUKEBOX_LOG", "debug,rustls=info,hyper=info,h2=info");
+        if setup.clock_off_s != 0 {
+            super::clock::put_off(&mut command, folder, setup.clock_off_s);
+        }
         notify.tell(&mut command, setup.watchdog);
         let process = Process::start(&setup.player, &mut command);
         assert!(notify.wait("READY=1", SOON), "the player is not ready; it said:\n{}", process.lines().join("\n"));
@@ -176,7 +190,7 @@ fn text(folder: &Path, setup: &Setup, recording: &Path) -> String {
         None => "insecure = true".to_owned(),
     };
     let mqtt = broker.as_ref().map_or(String::new(), |url| {
-        format!("[mqtt]\nbroker = \"{url}\"\npassword = \"{PASSWORD}\"\nhome_assistant = true\n")
+        format!("[mqtt]\nbroker = \"{url}\"\npassword = \"{PASSWORD}\"\nhome_assistant = true\nspread_s = 1\n")
     });
     format!(
         "[office]\nsite = \"hq\"\nplayer = \"{player}\"\norigins = {origins:?}\n{trust}\n{office}\n\

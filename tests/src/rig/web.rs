@@ -42,11 +42,12 @@ impl Web {
     pub fn with(folder: &Path, port: u16, tls: bool, server: &str) -> Self {
         let config = folder.join("nginx.conf");
         let at = folder.display();
-        // One process, so that a kill leaves no worker behind; it stays the user that started it.
+        // One process, so that a kill leaves no worker behind; it stays the user that started it (root, where others have no
+        // place: in a namespace of its own).
         write(
             &config,
             format!(
-                "daemon off; master_process off; pid {at}/nginx.pid; error_log stderr notice;\n\
+                "user root; daemon off; master_process off; pid {at}/nginx.pid; error_log stderr notice;\n\
                  events {{ worker_connections 256; }}\n\
                  http {{ default_type application/octet-stream; tcp_nopush off;\n\
                  client_body_temp_path {at}/t1; proxy_temp_path {at}/t2; fastcgi_temp_path {at}/t3;\n\

@@ -277,6 +277,11 @@ impl World {
         self.connect();
     }
 
+    /// What the card holds of the small state.
+    pub fn saved(&self) -> Saved {
+        Saved::load(self.rows.clone())
+    }
+
     /// The same inputs to a fresh mind: what it says.
     pub fn replay(script: &[(Instant, Input)], began: Instant, seed: u64) -> Vec<String> {
         let mut jukebox = Jukebox::new(began, seed, "b".into(), settings(), Saved::default(), None);
