@@ -93,9 +93,13 @@ fn encode<C: PixelColor + Into<Rgb888>>(frame: &Frame<C>) -> Result<Vec<u8>, png
     encoder.set_color(png::ColorType::Rgb);
     // Drawn once a second, and mostly black.
     encoder.set_compression(png::Compression::Fastest);
+    encoder.set_filter(png::Filter::NoFilter);
     let mut writer = encoder.write_header()?;
-    let pixels: Vec<u8> =
-        frame.pixels().iter().map(|c| (*c).into()).flat_map(|c: Rgb888| [c.r(), c.g(), c.b()]).collect();
+    let mut pixels = vec![0; frame.pixels().len() * 3];
+    for (bytes, &pixel) in pixels.as_chunks_mut::<3>().0.iter_mut().zip(frame.pixels()) {
+        let colour: Rgb888 = pixel.into();
+        *bytes = [colour.r(), colour.g(), colour.b()];
+    }
     writer.write_image_data(&pixels)?;
     writer.finish()?;
     Ok(bytes)

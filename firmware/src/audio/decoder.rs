@@ -25,7 +25,7 @@ const FLUSH_WAIT: Duration = Duration::from_millis(200);
 /// When so little is left in the ring, what a converter holds has to come out: nothing follows in time.
 const TAIL: Duration = Duration::from_millis(500);
 /// Room that is worth waking up for.
-const ROOM: Duration = Duration::from_millis(250);
+const ROOM: Duration = Duration::from_millis(500);
 /// Steps of waiting for the DAC to play the last frames.
 const DRAIN: Duration = Duration::from_millis(5);
 

@@ -19,7 +19,7 @@ use super::{RateRule, Settings};
 /// Between two tries to open a device.
 const RETRY: Duration = Duration::from_secs(1);
 /// Between two looks whether an open device still asks for frames.
-pub(crate) const WATCH: Duration = Duration::from_millis(250);
+pub(crate) const WATCH: Duration = Duration::from_millis(500);
 /// How long a sink without a clock waits for frames before it asks whether it should end.
 const PATIENCE: Duration = Duration::from_millis(30);
 

@@ -4,7 +4,7 @@
 //! call, read by anybody; a reader that meets a write tries again, the writer never waits (a sequence lock).
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::*, fence};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jukebox_core::sound::{EntryId, Heard};
@@ -159,26 +159,43 @@ impl Snapshot {
 /// Wakes a thread that waits; a ring between two waits is not lost.
 #[derive(Default)]
 pub(crate) struct Bell {
-    rung: Mutex<u64>,
+    rung: Mutex<Rung>,
     changed: Condvar,
+}
+
+#[derive(Default)]
+struct Rung {
+    times: u64,
+    /// Threads that wait: without one nobody has to be woken.
+    waiting: u32,
 }
 
 impl Bell {
     pub(crate) fn ring(&self) {
-        *self.rung.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.changed.notify_all();
+        let mut rung = self.lock();
+        rung.times += 1;
+        if rung.waiting > 0 {
+            self.changed.notify_all();
+        }
     }
 
     /// How often it was rung. To be asked *before* looking whether there is something to do.
     pub(crate) fn rung(&self) -> u64 {
-        *self.rung.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lock().times
     }
 
     /// Waits until it is rung more often than `seen`; whether it was.
     pub(crate) fn wait(&self, seen: u64, at_most: Duration) -> bool {
-        let guard = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.changed.wait_timeout_while(guard, at_most, |n| *n == seen);
-        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+        let mut rung = self.lock();
+        rung.waiting += 1;
+        let waited = self.changed.wait_timeout_while(rung, at_most, |r| r.times == seen);
+        let (mut rung, result) = waited.unwrap_or_else(PoisonError::into_inner);
+        rung.waiting -= 1;
+        !result.timed_out()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Rung> {
+        self.rung.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
