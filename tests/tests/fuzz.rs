@@ -4,11 +4,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use jukebox_tests::fuzz::TARGETS;
 use jukebox_tests::rig::music::{self, Song};
-use jukebox_tests::rig::{folder, office, root};
+use jukebox_tests::rig::{folder, office, root, run};
 
 /// Tries of each target when no time is given.
 const TRIES: u64 = 400;
@@ -39,6 +40,24 @@ fn seeds() -> Vec<Vec<u8>> {
         music::make(&songs.join(name), &Song { seconds: 0.4, seed: n as u32 + 1, ..Song::default() });
     }
     office::publish(&songs, &library);
+    for (name, codec) in [
+        ("c.wav", "pcm_s16le"),
+        ("d.ogg", "libvorbis"),
+        ("e.opus", "libopus"),
+        ("f.m4a", "aac"),
+        ("g.m4a", "alac"),
+        ("h.aiff", "pcm_s16be"),
+    ] {
+        let mut ffmpeg = Command::new("ffmpeg");
+        ffmpeg.args(["-hide_banner", "-nostdin", "-loglevel", "error", "-i"]).arg(songs.join("a.flac"));
+        run(ffmpeg.args(["-c:a", codec]).arg(dir.path().join(name)));
+    }
+    // A WAV with a chunk of ID3: the tag that the MP3 begins with.
+    let (mp3, mut wav) =
+        (std::fs::read(songs.join("b.mp3")).unwrap(), std::fs::read(dir.path().join("c.wav")).unwrap());
+    let tag = 10 + mp3[6..10].iter().fold(0, |n, b| n << 7 | usize::from(*b));
+    wav.extend([&b"id3 "[..], &(tag as u32).to_le_bytes(), &mp3[..tag]].concat());
+    std::fs::write(dir.path().join("i.wav"), wav).unwrap();
     let mut found = vec![root().join("systemd/jukebox.toml.example")];
     files(dir.path(), &mut found);
     let mut seeds: Vec<Vec<u8>> = found.iter().map(|f| std::fs::read(f).unwrap()).collect();
