@@ -25,7 +25,7 @@ need() {
 		apt-get install -qq -y --no-install-recommends --no-remove "${missing[@]}" >/dev/null ||
 		die "apt-get could not install: ${missing[*]}"
 	# We need the programs, not services of theirs beside ours: leave the machine as it was.
-	for service in mosquitto nginx tinyproxy; do
+	for service in icecast2 mosquitto nginx tinyproxy; do
 		case " ${missing[*]} " in *" $service "*) ;; *) continue ;; esac
 		case "$had" in *"$service.service"*) continue ;; esac
 		if [ -d /run/systemd/system ]; then $sudo systemctl disable --now --quiet "$service" || true; fi

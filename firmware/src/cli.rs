@@ -378,8 +378,11 @@ fn in_words(verb: &str, answer: &Value) -> String {
     };
     match verb {
         "add" => {
-            let s = data["starts_in_s"].as_u64().unwrap_or(0);
-            let when = if s == 0 { "now".into() } else { format!("in {}", clock(s * 1_000)) };
+            let when = match data["starts_in_s"].as_u64() {
+                Some(0) => "now".into(),
+                Some(s) => format!("in {}", clock(s * 1_000)),
+                None => "when the stream before it is ended".into(),
+            };
             format!("Entry {}: {}, starts {when}\n", data["entry"], song(&data["track"]))
         }
         "search" => {
@@ -457,7 +460,10 @@ fn entries(n: &Value) -> String {
 }
 
 fn clock_of(t: &Value) -> String {
-    clock(t["duration_ms"].as_u64().unwrap_or(0))
+    match t["duration_ms"].as_u64().unwrap_or(0) {
+        0 if t["kind"] == "stream" => "live".into(),
+        ms => clock(ms),
+    }
 }
 
 /// Minutes and seconds: `3:07`.

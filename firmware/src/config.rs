@@ -7,6 +7,7 @@
 mod board;
 mod explain;
 mod hours;
+mod streams;
 mod tls;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use crate::dial::Proxy;
 pub use board::{Board, Buttons, Night, Panel, device_tree, hat};
 pub use explain::Spot;
 pub use hours::Hours;
+pub use streams::Streams;
 pub use tls::{provider, roots, tls_config};
 
 /// Where the file lies unless `--config` or `JUKEBOX_CONFIG` says otherwise.
@@ -57,6 +59,9 @@ pub struct Config {
     /// What plays while the queue waits, or is empty.
     #[serde(default)]
     pub fallback: Fallback,
+    /// Which live streams may be added.
+    #[serde(default)]
+    pub streams: Streams,
     /// What was played.
     #[serde(default)]
     pub history: History,
@@ -487,6 +492,7 @@ impl Config {
         if let Some(name) = self.board.profile.as_ref().filter(|name| !name.contains('/')) {
             Profile::named(name).map_err(|e| (&["board", "profile"] as &[_], e.to_string()))?;
         }
+        self.streams.check()?;
         if self.store.state == self.store.cache {
             return Err((
                 &["store", "cache"],
@@ -555,6 +561,7 @@ impl Config {
         let mut paths = vec![&mut self.store.state, &mut self.store.cache, &mut self.socket.path];
         paths.extend(self.office.ca.as_mut());
         paths.extend(self.output.record.as_mut());
+        paths.push(&mut self.streams.ca);
         paths.extend(self.mqtt.as_mut().and_then(|m| m.password_file.as_mut()));
         paths.extend(self.board.gpiochip.as_mut());
         if let Panel::Png(file) = &mut self.board.panel {
@@ -601,6 +608,10 @@ impl Config {
                 None => "  proxy    none".into(),
                 Some(proxy) if proxy.has_login() => format!("  proxy    {proxy} with user and password"),
                 Some(proxy) => format!("  proxy    {proxy}"),
+            },
+            match &self.streams.allow[..] {
+                [] => "  streams  none".into(),
+                allowed => format!("  streams  {}", allowed.join(", ")),
             },
             format!("  state    {}, cache {}", self.store.state.display(), self.store.cache.display()),
             format!("  socket   {}", self.socket.path.display()),

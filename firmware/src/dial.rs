@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -46,11 +46,14 @@ pub struct Dialer {
 impl Dialer {
     /// Through `proxy`, or straight without one.
     pub fn new(proxy: Option<Proxy>) -> Self {
-        let mut tcp = HttpConnector::new_with_resolver(Resolver::default());
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(CONNECT_WITHIN));
+        let tcp = connector(Resolver::default());
         Self { tcp, interfaces: Arc::default(), proxy: proxy.map(Arc::new) }
+    }
+
+    /// The same, to addresses that `may` allows. What a proxy resolves is the proxy's affair.
+    pub fn guarded(&self, may: Guard) -> Self {
+        let resolver = Resolver { may: Some(may).filter(|_| self.proxy.is_none()), ..Resolver::default() };
+        Self { tcp: connector(resolver), ..self.clone() }
     }
 
     /// The same, with network interfaces to leave the machine by, best first; none leaves it to the system's routes.
@@ -120,6 +123,17 @@ impl Dialer {
         // The connector is always ready.
         Ok(self.tcp.clone().call(uri).await.map_err(io::Error::other)?.into_inner())
     }
+}
+
+/// Whether an address may be connected to.
+pub type Guard = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
+
+fn connector(resolver: Resolver) -> HttpConnector<Resolver> {
+    let mut tcp = HttpConnector::new_with_resolver(resolver);
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(CONNECT_WITHIN));
+    tcp
 }
 
 /// Asks the proxy for a way to `authority`.
@@ -250,12 +264,27 @@ pub enum ProxyFault {
 #[error("not resolved: {0}")]
 pub struct NotResolved(io::Error);
 
+/// A name leads to an address that may not be connected to.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("it leads to {0}, which is not of the public Internet, and not under `private`")]
+pub struct NotAllowed(IpAddr);
+
+impl NotAllowed {
+    /// In an error of dialling.
+    pub(crate) fn find(e: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        let e = e.downcast_ref::<NotResolved>()?;
+        e.0.get_ref()?.downcast_ref::<Self>().copied()
+    }
+}
+
 /// The system's resolver, with an error that can be told from a refused connection. Where it does not answer, what it said
 /// last still holds: the office seldom moves, and TLS tells if it did.
 #[derive(Clone)]
 struct Resolver {
     system: GaiResolver,
     last: Arc<Known>,
+    /// Other addresses are left out: they are not even tried.
+    may: Option<Guard>,
 }
 
 /// The last answer for each name; the configuration names a few.
@@ -263,7 +292,7 @@ type Known = Mutex<BTreeMap<String, Vec<SocketAddr>>>;
 
 impl Default for Resolver {
     fn default() -> Self {
-        Self { system: GaiResolver::new(), last: Arc::default() }
+        Self { system: GaiResolver::new(), last: Arc::default(), may: None }
     }
 }
 
@@ -278,10 +307,17 @@ impl Service<Name> for Resolver {
 
     fn call(&mut self, name: Name) -> Self::Future {
         let (last, key) = (self.last.clone(), name.as_str().to_owned());
-        let answer = self.system.call(name);
+        let (answer, may) = (self.system.call(name), self.may.clone());
         Box::pin(async move {
             let asked = async { Ok(answer.await?.collect()) };
-            Ok(remembered(&last, key, asked).await?.into_iter())
+            let mut found = remembered(&last, key, asked).await?;
+            if let Some((may, first)) = may.zip(found.first().map(SocketAddr::ip)) {
+                found.retain(|a| may(a.ip()));
+                if found.is_empty() {
+                    return Err(NotResolved(io::Error::other(NotAllowed(first))));
+                }
+            }
+            Ok(found.into_iter())
         })
     }
 }

@@ -317,6 +317,7 @@ impl Driver {
                     self.offer = Some((self.ticket, key, kind, payload));
                     self.offer();
                 }
+                Output::Tune(station) => self.parts.tune(station),
                 Output::Show(view) => self.parts.show(*view),
                 Output::Heal(step) => self.heal(step),
             }

@@ -15,6 +15,7 @@ pub mod mqtt;
 pub mod netlink;
 pub mod panel;
 pub mod play;
+mod radio;
 pub mod setup;
 pub mod socket;
 pub mod store;

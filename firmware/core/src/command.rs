@@ -143,6 +143,8 @@ pub enum What {
     Text(String),
     /// A track by its id.
     Track(TrackId),
+    /// A live stream.
+    Url(String),
 }
 
 /// Which part of a list is asked for.
@@ -184,6 +186,8 @@ pub enum Command {
         twice: bool,
         /// Refuse if several tracks match.
         strict: bool,
+        /// A stream ends after so many seconds.
+        for_s: Option<u32>,
     },
     /// `search`.
     Search {
@@ -335,7 +339,7 @@ fn by_hand(verb: Verb, text: &str) -> Result<Command, Refusal> {
     };
     Ok(match verb {
         Verb::Add if text.is_empty() => return bad("Say what to add: a title, an artist, or track:ID."),
-        Verb::Add => Command::Add { what: what(text)?, place: Where::End, twice: false, strict: false },
+        Verb::Add => Command::Add { what: what(text)?, place: Where::End, twice: false, strict: false, for_s: None },
         Verb::Search if text.is_empty() => return bad("Say what to look for."),
         Verb::Search => Command::Search { text: text.into(), limit: 10, offset: 0 },
         Verb::Skip if text.is_empty() => Command::Skip(None),
@@ -400,14 +404,7 @@ fn what(text: &str) -> Result<What, Refusal> {
         let id = id.parse().map_err(|e| Refusal::new(Code::UnknownTrack, format!("'{id}' is no track: {e}.")))?;
         return Ok(What::Track(id));
     }
-    if text.contains("://") {
-        return Err(not_a_url());
-    }
-    Ok(What::Text(text.into()))
-}
-
-fn not_a_url() -> Refusal {
-    Refusal::new(Code::UrlNotAllowed, "This player takes no URLs; add a track of the library.")
+    Ok(if text.contains("://") { What::Url(text.into()) } else { What::Text(text.into()) })
 }
 
 /// The fields of a JSON command.
@@ -417,6 +414,7 @@ fn by_fields(verb: Verb, f: &mut Fields) -> Result<Command, Refusal> {
         Verb::Add => {
             let (text, track, url) = (f.text("text")?, f.text("track")?, f.text("url")?);
             let what = match (text, track, url) {
+                (Some(t), None, None) if t.trim().contains("://") => What::Url(t.trim().into()),
                 (Some(t), None, None) if !t.trim().is_empty() => What::Text(t),
                 (None, Some(t), None) => {
                     let id = t.strip_prefix("track:").unwrap_or(&t);
@@ -425,7 +423,7 @@ fn by_fields(verb: Verb, f: &mut Fields) -> Result<Command, Refusal> {
                         ..Refusal::new(Code::UnknownTrack, format!("'{id}' is no track: {e}."))
                     })?)
                 }
-                (None, None, Some(_)) => return Err(Refusal { field: Some("url".into()), ..not_a_url() }),
+                (None, None, Some(url)) => What::Url(url.trim().into()),
                 _ => return Err(Refusal::field("text", "Give one of text, track and url.")),
             };
             let place = match f.text("where")?.as_deref() {
@@ -434,7 +432,11 @@ fn by_fields(verb: Verb, f: &mut Fields) -> Result<Command, Refusal> {
                 Some(_) => return Err(Refusal::field("where", "where is \"end\" or \"next\".")),
             };
             let (twice, strict) = (f.truth("twice")?.unwrap_or(false), f.truth("strict")?.unwrap_or(false));
-            Command::Add { what, place, twice, strict }
+            let for_s = f.number("for_s", 1, MAX_SEEK_MS / 1_000)?.map(|n| n as u32);
+            if for_s.is_some() && !matches!(what, What::Url(_)) {
+                return Err(Refusal::field("for_s", "for_s is for streams: give a url."));
+            }
+            Command::Add { what, place, twice, strict, for_s }
         }
         Verb::Search => {
             let text = f.text("text")?.filter(|t| !t.trim().is_empty());
@@ -639,6 +641,8 @@ mod tests {
         let pairs = [
             ("add", " waterloo abba ", r#"{"text":"waterloo abba"}"#),
             ("add", "track:aaaaaaaaaaaaaaaa", r#"{"track":"aaaaaaaaaaaaaaaa","where":"end"}"#),
+            ("add", "http://h/x", r#"{"url":"http://h/x"}"#),
+            ("add", "http://h/x", r#"{"text":" http://h/x"}"#),
             ("search", "waterloo", r#"{"text":"waterloo","limit":10,"offset":0}"#),
             ("skip", "", "{}"),
             ("skip", "7", r#"{"entry":7}"#),
@@ -682,7 +686,9 @@ mod tests {
         assert_eq!(refused("volume", br#"{"percent":101}"#), bad("percent"));
         assert_eq!(refused("volume", b"loud"), (Code::BadPayload, None));
         assert_eq!(refused("volume", b"+500"), (Code::BadPayload, None));
-        assert_eq!(refused("add", b"http://10.0.0.1/x").0, Code::UrlNotAllowed);
+        assert_eq!(refused("add", br#"{"text":"a","for_s":60}"#), bad("for_s"));
+        assert_eq!(refused("add", br#"{"url":"http://h/x","for_s":0}"#), bad("for_s"));
+        assert_eq!(refused("add", br#"{"url":"http://h/x","text":"a"}"#), bad("text"));
         assert_eq!(refused("add", b"\xff\xfe"), (Code::BadPayload, None));
         assert_eq!(refused("add", b"{"), (Code::BadPayload, None));
         assert_eq!(refused("add", b""), (Code::BadPayload, None));

@@ -12,10 +12,11 @@ use crate::gesture::Edge;
 use crate::heal::Step;
 use crate::library::{Digest, Row, TrackId};
 use crate::link::Sample;
+use crate::live::{Air, Station};
 use crate::planner::{Arrival, Wish};
 use crate::reason::Reason;
 use crate::reload::Reload;
-use crate::sound::{Heard, Order, Report};
+use crate::sound::{EntryId, Heard, Order, Report};
 use crate::time::{Span, UnixMs};
 use crate::view::View;
 use crate::wire::Origin;
@@ -65,6 +66,9 @@ pub struct Settings {
     pub home_assistant: bool,
     /// Plays are remembered for so long.
     pub history_keep: Span,
+    /// The live streams that may be added: [`Rule`](crate::station::Rule)s as they are written.
+    #[serde(default)]
+    pub streams: Vec<String>,
 }
 
 /// Who sent a command.
@@ -251,6 +255,13 @@ pub enum Input {
         /// The interface that carries just now, whether it is one of them or not.
         by: Option<String>,
     },
+    /// The radio reports of the station that is tuned in.
+    Air {
+        /// The entry that it was tuned in for.
+        entry: EntryId,
+        /// What.
+        air: Air,
+    },
     /// The broker is connected, or not (and why).
     Bots {
         /// Whether it is.
@@ -405,6 +416,8 @@ pub enum Output {
         /// JSON.
         payload: String,
     },
+    /// Tune in to this station, if another or none is on; none: be still. Answered by [`Input::Air`].
+    Tune(Option<Station>),
     /// For the panel.
     Show(Box<View>),
     /// Frames stand still: mend the sound path. After [`Step::Restart`] everything is ordered anew.

@@ -34,6 +34,8 @@ const PATIENCE: Span = Span::ms(1_500);
 const HOLE_FADE_MS: u32 = 1_000;
 /// The fade of the fallback when the queue goes on.
 const RETURN_FADE_MS: u32 = 2_000;
+/// The same for a live stream: whoever waits for it has waited long enough.
+const LIVE_FADE_MS: u32 = 300;
 /// The entry goes on so much before its hole.
 const BEFORE_HOLE: Span = Span::s(2);
 /// The fallback's track plays to its end if that is no further away.
@@ -192,10 +194,16 @@ impl Jukebox {
             return;
         };
         let since = *self.fallback.missing_since.get_or_insert(self.now);
-        let trouble = self.planner.trouble().filter(|t| t.0.action() == Action::Wait);
-        let left = Span::ms(u64::from(self.playback.heard().ring_ms));
+        let trouble = self.trouble_of(Some(missing)).filter(|t| t.0.action() == Action::Wait);
+        let stream = self.stream(Some(missing)).is_some();
+        let heard = self.playback.heard();
+        let plays_live = stream && self.playback.plays_live();
+        let live_ms = if plays_live { heard.live_ms } else { 0 };
+        let left = Span::ms(u64::from(heard.ring_ms) + u64::from(live_ms));
         let begun = self.playback.has_sounded();
         let due = match trouble {
+            // What has come of a station plays, whatever has become of it.
+            _ if plays_live => left <= LAST_CHANCE,
             Some(_) => !begun || left <= FREEZE,
             None if begun => left <= LAST_CHANCE,
             None => self.now.since(since) >= PATIENCE,
@@ -203,7 +211,10 @@ impl Jukebox {
         if !due || self.playback.next().is_some() || !self.bring_forward_what_is_on_board() {
             return;
         }
-        let reason = trouble.map_or(Reason::Timeout, |t| t.0);
+        let reason = trouble.map_or(if stream { Reason::StationAway } else { Reason::Timeout }, |t| t.0);
+        if stream && missing == entry && begun {
+            self.stream_broke();
+        }
         if missing != entry {
             // Between tracks: it follows without a seam.
             let next = self.fallback.list.current().cloned();
@@ -232,7 +243,9 @@ impl Jukebox {
         let level = entry.map_or(Span(0), |(id, _)| self.planner.level(id, at).0);
         let hole = at.span().as_ms() + level.as_ms();
         let resume = Frames::from_ms(hole.saturating_sub(BEFORE_HOLE.as_ms()), at.rate);
-        self.playback.set_aside(if self.playback.has_sounded() && at.rate > 0 { resume } else { at });
+        let stream = self.stream(entry.map(|e| e.0)).is_some();
+        let mid_track = self.playback.has_sounded() && at.rate > 0 && !stream;
+        self.playback.set_aside(if mid_track { resume } else { at });
         self.fallback.on = Some(Waiting { entry, since: self.now });
         self.fallback.missing_since = None;
         self.playback.rewind_over(Frames::default(), fade_ms > 0, fade_ms.max(5));
@@ -241,8 +254,9 @@ impl Jukebox {
 
     /// A fallback's track that followed the queue without a seam is heard.
     pub(crate) fn fallback_followed(&mut self) {
-        let reason = self.planner.trouble().map_or(Reason::Timeout, |t| t.0);
-        let entry = self.queue.current().map(|e| (e.id, reason));
+        let head = self.queue.current().map(|e| e.id);
+        let reason = self.trouble_of(head).map_or(Reason::Timeout, |t| t.0);
+        let entry = head.map(|id| (id, reason));
         self.playback.set_aside(Frames::default());
         self.fallback.on = Some(Waiting { entry, since: self.now });
         self.fallback.missing_since = None;
@@ -266,6 +280,13 @@ impl Jukebox {
             }
             return;
         };
+        if current.stream.is_some() {
+            // What is live is not waited for any longer than it has to be.
+            if self.on_air() == Some(current.id) {
+                self.end_fallback();
+            }
+            return;
+        }
         let at = self.playback.position(&self.queue);
         let (level, whole) = self.planner.level(current.id, at);
         // What is known to be whole may have been put away: it cannot begin before its index is read again.
@@ -317,7 +338,9 @@ impl Jukebox {
         }
         let at = self.playback.take_aside();
         let sounds = self.playback.intent() == Intent::Playing && !self.queue.is_empty();
-        self.playback.rewind_over(at, sounds, if sounds { RETURN_FADE_MS } else { 50 });
+        let live = self.queue.current().is_some_and(|e| e.stream.is_some());
+        let fade = if live { LIVE_FADE_MS } else { RETURN_FADE_MS };
+        self.playback.rewind_over(at, sounds, if sounds { fade } else { 50 });
         self.fallback_event(false);
         self.stop_if_empty();
     }

@@ -95,7 +95,7 @@ mod tests {
     fn play(id: u32, at_ms: Option<u64>) -> Play {
         let (title, artist, album, by) = (String::new(), String::new(), String::new(), String::new());
         let (track, record, duration_ms) = (TrackId([0; 10]), Digest([0; 32]), 0);
-        let entry = Entry { id: EntryId(id), track, record, title, artist, album, duration_ms, by };
+        let entry = Entry { id: EntryId(id), track, record, title, artist, album, duration_ms, by, stream: None };
         Play { entry, at_ms, played_ms: 0, skipped: false }
     }
 

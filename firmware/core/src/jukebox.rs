@@ -22,6 +22,7 @@ use crate::history::{History, Play};
 use crate::ledger::SAVE_AFTER;
 use crate::library::TrackId;
 use crate::link::Link;
+use crate::live::Live;
 use crate::planner::Planner;
 use crate::playback::{Happened, Playback};
 use crate::queue::Queue;
@@ -78,6 +79,7 @@ pub struct Jukebox {
     pub(crate) link: Link,
     pub(crate) budget: Budget,
     pub(crate) traffic_saved: Instant,
+    pub(crate) live: Live,
     pub(crate) window: Window,
     pub(crate) history: History,
     /// The last entry of which a frame left the DAC.
@@ -172,6 +174,7 @@ impl Jukebox {
         });
         let current = saved.queue.current().map(|e| e.id);
         let start = current.and_then(|id| Position::read(position?, id)).unwrap_or_default();
+        let live = saved.queue.current().filter(|e| e.stream.is_some()).map(|e| e.id);
         let mut it = Self {
             boot,
             began: now,
@@ -187,6 +190,7 @@ impl Jukebox {
             link: Link::default(),
             budget: Budget::restore(saved.traffic),
             traffic_saved: now,
+            live: Live::new(now, live, start.span()),
             window: saved.window,
             history: saved.history,
             sounded: current.filter(|_| start.n > 0),
@@ -247,6 +251,7 @@ impl Jukebox {
     /// Something happened at `now`.
     pub fn handle_input(&mut self, now: Instant, input: Input) {
         self.now = now.max(self.now);
+        self.pass_on_air();
         let mut stirred = !matches!(input, Input::Tick);
         match input {
             Input::Tick => {}
@@ -274,6 +279,7 @@ impl Jukebox {
             Input::Link { up } => self.probed(up),
             Input::Network { up } => self.network(up),
             Input::Traffic { carried, by } => self.traffic(&carried, by),
+            Input::Air { entry, air } => self.air(entry, air),
             Input::Bots { up, name_taken } => {
                 (self.bots, self.name_taken) = (up, name_taken);
                 if up {
@@ -321,6 +327,7 @@ impl Jukebox {
             self.planner.poll_timeout(),
             self.gestures.poll_timeout(),
             self.dirty_since.map(|t| t + SAVE_AFTER),
+            self.stream_ends_at(),
             self.overlay_until,
             notice,
             idle,
@@ -343,8 +350,10 @@ impl Jukebox {
     /// Everything that follows from what is so now. `stirred`: more than time has passed.
     fn after(&mut self, stirred: bool) {
         self.drop_bad();
+        self.end_stream();
         self.keep_stop_after();
         self.give_up_waiting();
+        self.tune();
         self.choose_source();
         let listens = self.listens();
         if !core::mem::replace(&mut self.listened, listens) && listens {
@@ -383,6 +392,7 @@ impl Jukebox {
                     self.playback.rewind(at, false);
                 }
             }
+            Report::Undecodable { entry, .. } if self.stream(Some(entry)).is_some() => self.spoil_stream(entry),
             Report::Undecodable { entry, .. } => self.planner.spoil(entry, Reason::Undecodable),
             Report::Output(state) => {
                 let name = |s: &OutputState| match s {
@@ -405,7 +415,7 @@ impl Jukebox {
             let line = self.line();
             let due = [line.current(), self.playback.next_to_feed(line)].map(|e| e.map(|e| e.id));
             let due = due.into_iter().flatten().chain(self.queue.current().map(|e| e.id)).chain(self.playback.fed());
-            let bad = due.filter_map(|id| Some((id, self.planner.bad(id)?))).next();
+            let bad = due.filter_map(|id| Some((id, self.bad(id)?))).next();
             let Some((id, reason)) = bad else { return };
             if is_fallback(id) {
                 self.skip_fallback(id, "player", Some(reason));
@@ -528,7 +538,15 @@ impl Jukebox {
                     self.queue_followed();
                 }
             }
+            // The same stream again, after an outage.
+            Happened::Started(id) if self.sounded == Some(id) && self.stream(Some(id)).is_some() => {
+                self.stream_sounds();
+                if let Some(since) = self.rebuffer_since.take() {
+                    self.event("rebuffer", json!({"entry": id, "ms": self.now.since(since).as_ms()}));
+                }
+            }
             Happened::Started(id) => {
+                self.stream_sounds();
                 self.sounded = Some(id);
                 if let Some((_, e)) = self.queue.find(id) {
                     let facts = json!({"entry": id, "track": e.track, "by": e.by});
@@ -540,27 +558,21 @@ impl Jukebox {
                 // Frames are looked at now and then: the last look was before the end.
                 let end = |all: Frames| Frames::new(all.n.saturating_sub(early.at_rate(all.rate)), all.rate);
                 let played = self.planner.length(id).map_or(last_seen, end);
-                if self.queue.current().is_some_and(|e| e.id == id) {
-                    self.remember_current(played, false);
-                }
-                if let Some(e) = self.queue.remove(id) {
-                    self.changes.forget_entry(id);
-                    let facts = json!({"entry": id, "track": e.track, "by": e.by, "played_ms": played.as_ms()});
-                    self.event("finished", facts);
-                    self.queue_changed();
-                    // A power cut must not bring back what was heard to its end.
-                    self.flush(true);
+                if self.finish_entry(id, played) {
                     if self.playback.front().is_some_and(is_fallback) {
                         self.fallback_followed();
                     }
-                    if let Some(stop) = self.stop_after.take_if(|s| s.entry == id) {
-                        self.playback.end_after(None);
-                        self.set_intent(Intent::Stopped, &stop.by);
-                    }
-                    self.stop_if_empty();
+                    self.after_finish(id);
                 }
             }
-            Happened::Stalled => self.rebuffer_since = Some(self.now),
+            Happened::Stalled => {
+                self.rebuffer_since = Some(self.now);
+                if self.playback.plays_live() {
+                    // It begins anew once enough has come.
+                    self.stream_broke();
+                    self.playback.rewind(self.playback.position(&self.queue), false);
+                }
+            }
             Happened::Resumed(after) => {
                 if self.rebuffer_since.take().is_some() {
                     let entry = self.line().current().map(|e| e.id).filter(|id| !is_fallback(*id));
@@ -568,6 +580,30 @@ impl Jukebox {
                 }
             }
         }
+    }
+
+    /// An entry has ended by itself, after so much of it; whether it was in the queue.
+    pub(crate) fn finish_entry(&mut self, id: EntryId, played: Frames) -> bool {
+        if self.queue.current().is_some_and(|e| e.id == id) {
+            self.remember_current(played, false);
+        }
+        let Some(e) = self.queue.remove(id) else { return false };
+        self.changes.forget_entry(id);
+        let facts = json!({"entry": id, "track": e.track, "by": e.by, "played_ms": played.as_ms()});
+        self.event("finished", facts);
+        self.queue_changed();
+        // A power cut must not bring back what was heard to its end.
+        self.flush(true);
+        true
+    }
+
+    /// What people wanted for after it.
+    pub(crate) fn after_finish(&mut self, id: EntryId) {
+        if let Some(stop) = self.stop_after.take_if(|s| s.entry == id) {
+            self.playback.end_after(None);
+            self.set_intent(Intent::Stopped, &stop.by);
+        }
+        self.stop_if_empty();
     }
 
     fn close_when_idle(&mut self) {
@@ -689,6 +725,7 @@ impl Jukebox {
         }
         if intent == Intent::Stopped {
             self.leave_fallback();
+            self.stream_stopped();
         }
         match (was, intent) {
             (Intent::Paused, Intent::Playing) => self.event("resumed", json!({"by": by})),

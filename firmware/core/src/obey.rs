@@ -14,9 +14,10 @@ use crate::fallback::is_fallback;
 use crate::gesture::{Button, Gesture};
 use crate::jukebox::{Ask, Jukebox, Notice, Pending};
 use crate::library::{Row, TrackId, playlist_id};
-use crate::queue::{Entry, MAX_ENTRIES, NotAdded, NotMoved, Place, Where};
+use crate::queue::{Entry, MAX_ENTRIES, NotAdded, NotMoved, Place, Stream, Where};
 use crate::reason::Code;
 use crate::sound::EntryId;
+use crate::station::{self, Url};
 use crate::time::{Frames, Span};
 use crate::wire::{self, HistoryPlay, Hit, State};
 
@@ -114,7 +115,9 @@ impl Jukebox {
         if c.backlog && request.verb != Verb::Add {
             return refuse(Code::Late, "The player was away when this was sent; say it again if you still want it.");
         }
+        let stream = matches!(request.command, Command::Add { what: What::Url(_), .. });
         let waits = matches!(request.command, Command::Add { .. } | Command::Search { .. } | Command::Playlist { .. });
+        let waits = waits && !stream;
         if waits && self.pending.len() >= MAX_PENDING {
             let busy = Refusal::new(Code::Busy, "Too many commands wait for the catalogue; try again in a second.");
             return Err(Refusal { retry_after_s: Some(1), ..busy });
@@ -170,7 +173,7 @@ impl Jukebox {
             (Some((hits, total)), Command::Search { .. }) => {
                 Ok(json!({"results": hits.iter().map(|h| self.hit(h, on_board)).collect::<Vec<_>>(), "total": total}))
             }
-            (Some((hits, total)), Command::Add { what, place, twice, strict }) => {
+            (Some((hits, total)), Command::Add { what, place, twice, strict, .. }) => {
                 let by = request.by.clone().unwrap_or_else(|| default_by(ask.source).into());
                 self.still_at(request.if_rev)
                     .and_then(|()| self.add(what, &hits, on_board, total, &by, *place, *twice, *strict))
@@ -265,6 +268,7 @@ impl Jukebox {
     ) -> Result<Value, Refusal> {
         let Some(best) = hits.first() else {
             return Err(match what {
+                What::Url(_) => Refusal::new(Code::Internal, "The catalogue was asked for a stream."),
                 What::Track(t) => Refusal::new(Code::UnknownTrack, format!("The library has no track {t}.")),
                 What::Text(t) => {
                     let t: String = t.chars().take(80).collect();
@@ -277,27 +281,70 @@ impl Jukebox {
             let names = names.collect::<Vec<_>>().join("; ");
             return Err(Refusal::new(Code::Ambiguous, format!("{total} tracks match: {names}.")));
         }
-        let starts_in = self.time_to_go();
-        let id = self.queue.add(best, by, place, twice).map_err(|e| match e {
+        let id = self.queue.add(best, by, place, twice).map_err(|e| self.not_added(e, &best.title))?;
+        let starts_in_s = self.added(id, by, place);
+        let also: Vec<_> = hits.iter().skip(1).take(4).map(|h| self.hit(h, on_board)).collect();
+        Ok(json!({"entry": id, "track": self.hit(best, on_board), "starts_in_s": starts_in_s, "also": also}))
+    }
+
+    fn add_stream(
+        &mut self,
+        url: &str,
+        for_s: Option<u32>,
+        by: &str,
+        place: Where,
+        twice: bool,
+    ) -> Result<Value, Refusal> {
+        let refuse = |code, reason: String| Refusal { field: Some("url".into()), ..Refusal::new(code, reason) };
+        let parsed: Url =
+            url.parse().map_err(|e| refuse(Code::UrlNotAllowed, format!("This URL is not taken: {e}.")))?;
+        if !station::allowed(&self.settings.streams, &parsed) {
+            let host = &parsed.host;
+            let reason =
+                format!("{host} is not allowed here; `allow` under [streams] in the configuration lists what is.");
+            return Err(refuse(Code::UrlNotAllowed, reason));
+        }
+        let name = parsed.short();
+        let stream = Stream { url: url.into(), for_s };
+        let added = self.queue.add_stream(stream, &name, by, place, twice);
+        let id = added.map_err(|e| self.not_added(e, &name))?;
+        let starts_in_s = self.added(id, by, place);
+        let track = self.queue.find(id).map(|(_, e)| {
+            let (title, artist, album) = (&e.title, &e.artist, &e.album);
+            Hit { track: e.track, title, artist, album, duration_ms: e.duration_ms, on_board: false }
+        });
+        Ok(json!({"entry": id, "track": track, "starts_in_s": starts_in_s, "also": []}))
+    }
+
+    fn not_added(&self, why: NotAdded, title: &str) -> Refusal {
+        match why {
             NotAdded::Full => self.full(),
             NotAdded::Duplicate(e) => {
-                let reason = format!("{} is among the next 20 already, as entry {}.", best.title, e.0);
+                let reason = format!("{title} is among the next 20 already, as entry {}.", e.0);
                 Refusal::new(Code::Duplicate, reason)
             }
-        })?;
+        }
+    }
+
+    /// An entry was added: what follows from that, and in how many seconds it starts; none behind a stream without an end.
+    fn added(&mut self, id: EntryId, by: &str, place: Where) -> Option<u64> {
         self.entry_added(id);
         self.line_changed();
-        self.event("added", json!({"entry": id, "track": best.id, "by": by}));
+        let track = self.queue.find(id).map(|(_, e)| e.track);
+        self.event("added", json!({"entry": id, "track": track, "by": by}));
         if self.playback.intent() == Intent::Stopped {
             self.set_intent(Intent::Playing, by);
         }
-        let starts_in = match (place, self.queue.find(id)) {
-            (_, Some((0, _))) => 0,
-            (Where::Next, _) => self.queue.current().map_or(0, |e| self.left_of(e.id, e.duration_ms)),
-            (Where::End, _) => starts_in,
+        let (at, entry) = self.queue.find(id)?;
+        if self.queue.iter().take(at).any(Entry::is_endless) {
+            return None;
+        }
+        let starts_in = match place {
+            _ if at == 0 => 0,
+            Where::Next => self.queue.current().map_or(0, |e| self.left_of(e.id, e.duration_ms)),
+            Where::End => self.time_to_go().saturating_sub(entry.duration_ms),
         };
-        let also: Vec<_> = hits.iter().skip(1).take(4).map(|h| self.hit(h, on_board)).collect();
-        Ok(json!({"entry": id, "track": self.hit(best, on_board), "starts_in_s": starts_in / 1_000, "also": also}))
+        Some(starts_in / 1_000)
     }
 
     fn full(&self) -> Refusal {
@@ -383,6 +430,9 @@ impl Jukebox {
             Command::Now => value(&self.now_state()),
             Command::Health => value(&self.health_state()),
             Command::Ping(nonce) => json!({"nonce": nonce, "boot": self.boot}),
+            Command::Add { what: What::Url(url), place, twice, for_s, .. } => {
+                self.add_stream(url, *for_s, &by, *place, *twice)?
+            }
             Command::Add { .. } | Command::Search { .. } | Command::Playlist { .. } => {
                 return Err(Refusal::new(Code::Internal, "The catalogue was not asked."));
             }
@@ -454,7 +504,7 @@ impl Jukebox {
     /// More than 3 s into the track: its start. Else the last of the history comes back before it.
     fn previous(&mut self, by: &str) -> Result<Value, Refusal> {
         let entry = match self.history.last() {
-            Some((_, play)) if self.playback.position(&self.queue).as_ms() <= RESTARTS_AFTER_MS => play.entry.clone(),
+            Some((_, play)) if self.is_at_its_start() => play.entry.clone(),
             _ => {
                 self.restart_head();
                 self.save_position();
@@ -474,12 +524,21 @@ impl Jukebox {
         Ok(json!({"entry": id, "position_ms": 0}))
     }
 
+    /// A stream has no start to go back to.
+    fn is_at_its_start(&self) -> bool {
+        let stream = self.queue.current().is_some_and(|e| e.stream.is_some());
+        stream || self.playback.position(&self.queue).as_ms() <= RESTARTS_AFTER_MS
+    }
+
     /// Goes elsewhere in the current track. Beyond its end is the next one.
     fn seek(&mut self, ms: u64, by: &str) -> Result<Value, Refusal> {
         let Some(entry) = self.queue.current().filter(|_| self.playback.intent() != Intent::Stopped) else {
             return Err(Refusal::new(Code::NotSeekable, "Nothing plays; say play or add first."));
         };
         let id = entry.id;
+        if entry.stream.is_some() {
+            return Err(Refusal::new(Code::NotSeekable, "A live stream has no other place to go to."));
+        }
         if ms >= entry.duration_ms {
             self.skip(None, by)?;
             return Ok(json!({"entry": self.queue.current().map(|e| e.id), "position_ms": 0}));

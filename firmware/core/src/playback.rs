@@ -18,7 +18,7 @@ use crate::fallback::is_fallback;
 use crate::library::{Gain, RenditionName};
 use crate::planner::{Planner, Ready};
 use crate::queue::{Entry, Queue};
-use crate::sound::{EntryId, Heard, Order, OutputState, PIECES_AHEAD, Piece};
+use crate::sound::{EntryId, Heard, LivePiece, Order, OutputState, PIECES_AHEAD, Piece};
 use crate::time::{Frames, Instant, Span};
 use crate::wire::State;
 
@@ -64,6 +64,8 @@ struct Fed {
     last_seq: u64,
     /// The rendition of that piece.
     rendition: RenditionName,
+    /// A live stream: one piece, and never complete.
+    live: bool,
 }
 
 /// Playback of the queue's head.
@@ -89,6 +91,8 @@ pub struct Playback {
     announced: Option<EntryId>,
     /// Nothing is to follow this entry.
     last: Option<EntryId>,
+    /// The live stream of which enough has come.
+    on_air: Option<EntryId>,
     /// Ran dry in mid-track, since when.
     starving: Option<Instant>,
     /// Should sound and does not: time that is not yet counted.
@@ -132,6 +136,7 @@ impl Playback {
             held,
             announced: None,
             last: None,
+            on_air: None,
             starving: None,
             due: Span(0),
             silence: Span(0),
@@ -208,15 +213,43 @@ impl Playback {
         if self.given.len() >= PIECES_AHEAD {
             return None;
         }
+        if self.plays_live() {
+            // More of it is always to come; what has, is in what is heard.
+            return self.line.back().map(|f| f.entry);
+        }
         match (self.goes_on(planner), self.line.back()) {
             (Some(i), _) => self.on(i, planner).is_none().then(|| self.line[i].entry),
             (None, Some(f)) if self.last == Some(f.entry) => None,
             (None, back) => {
                 let next = back.map_or_else(|| queue.current(), |f| queue.after(f.entry))?;
                 let start = if back.is_none() { self.start } else { Frames::default() };
+                if next.stream.is_some() {
+                    return (self.on_air != Some(next.id)).then_some(next.id);
+                }
                 let here = planner.locate(next.id, start).and_then(|n| planner.ready(next.id, n, None));
                 (here.is_none() || (back.is_none() && !planner.may_start(next.id, start))).then_some(next.id)
             }
+        }
+    }
+
+    /// The live stream that may begin.
+    pub(crate) fn on_air(&mut self, entry: Option<EntryId>) {
+        self.on_air = entry;
+    }
+    /// Another station, or none: what is known of the last one counts for nothing.
+    pub(crate) fn nothing_on_air(&mut self) {
+        self.heard.live_ms = 0;
+    }
+    /// Whether a live stream is with the decoder.
+    pub(crate) fn plays_live(&self) -> bool {
+        self.line.iter().any(|f| f.live)
+    }
+    /// The live stream at the queue's head goes on here when it comes.
+    pub(crate) fn live_from(&mut self, at: Frames) {
+        match &mut self.aside {
+            Some(aside) => *aside = at,
+            None if self.line.is_empty() => self.start = at,
+            None => {}
         }
     }
 
@@ -402,6 +435,12 @@ impl Playback {
         }
         let mut happened = None;
         while self.given.len() < PIECES_AHEAD {
+            let next = self.next_to_feed(queue);
+            if next.is_some_and(|e| e.stream.is_some()) || self.plays_live() {
+                let live = next.map(|e| e.id).filter(|id| self.on_air == Some(*id));
+                live.into_iter().for_each(|entry| self.feed_live(entry));
+                break;
+            }
             let early = self.overlap(queue, planner, settings);
             let fresh = early.map(|o| o.0).or_else(|| self.next_to_feed(queue).map(|e| e.id));
             let on = if fresh.is_none() { self.goes_on(planner) } else { None };
@@ -433,7 +472,8 @@ impl Playback {
             if fresh.is_some() {
                 let gain = gain(entry, queue, planner, settings.loudness_lufs);
                 let (rendition, complete, last_seq) = (ready.rendition.name, false, 0);
-                self.line.push_back(Fed { entry, start: from, gain, complete, next: n, overlap, last_seq, rendition });
+                let (next, start, live) = (n, from, false);
+                self.line.push_back(Fed { entry, start, gain, complete, next, overlap, last_seq, rendition, live });
                 self.follow.take_if(|n| n.entry.id == entry);
             }
             self.seq += 1;
@@ -460,6 +500,20 @@ impl Playback {
             }));
         }
         happened
+    }
+
+    /// Gives the decoder the station that is tuned in.
+    fn feed_live(&mut self, entry: EntryId) {
+        let start = if self.line.is_empty() { self.start } else { Frames::default() };
+        self.seq += 1;
+        let (seq, generation) = (self.seq, self.generation);
+        let (gain, complete, next, overlap, last_seq) = (Gain(0.0), false, 0, Span(0), seq);
+        let (rendition, live) = (RenditionName::Original, true);
+        self.line.push_back(Fed { entry, start, gain, complete, next, overlap, last_seq, rendition, live });
+        self.follow.take_if(|n| n.entry.id == entry);
+        self.given.push_back((seq, entry));
+        self.starving = None;
+        self.orders.push(Order::Live(LivePiece { seq, generation, entry, at: start.span() }));
     }
 
     /// A piece is in the ring.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::library::{Digest, Row, TrackId};
 use crate::sound::EntryId;
+use crate::station;
 
 /// Most entries.
 pub const MAX_ENTRIES: usize = 200;
@@ -46,6 +47,29 @@ pub struct Entry {
     /// Who asked; hearsay.
     #[n(7)]
     pub by: String,
+    /// The live stream that it is, if it is no track: the title is the station's name then, and the record means nothing.
+    #[n(8)]
+    #[serde(default)]
+    pub stream: Option<Stream>,
+}
+
+impl Entry {
+    /// It goes on until somebody ends it.
+    pub fn is_endless(&self) -> bool {
+        self.stream.as_ref().is_some_and(|s| s.for_s.is_none())
+    }
+}
+
+/// A live stream.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[cbor(map)]
+pub struct Stream {
+    /// Where it comes from.
+    #[n(0)]
+    pub url: String,
+    /// It ends after so many seconds; none: when somebody ends it.
+    #[n(1)]
+    pub for_s: Option<u32>,
 }
 
 /// Where a new entry goes.
@@ -141,17 +165,8 @@ impl Queue {
 
     /// Adds a track; `twice` allows a duplicate.
     pub fn add(&mut self, row: &Row, by: &str, place: Where, twice: bool) -> Result<EntryId, NotAdded> {
-        if self.entries.len() >= MAX_ENTRIES {
-            return Err(NotAdded::Full);
-        }
-        if !twice && let Some(e) = self.entries.iter().take(DUPLICATE_WINDOW + 1).find(|e| e.track == row.id) {
-            return Err(NotAdded::Duplicate(e.id));
-        }
-        self.last_id += 1;
-        // Every reader of the queue pays for a tag that is a novel.
-        let cut = |t: &str| -> String { t.chars().take(MAX_TEXT).collect() };
         let entry = Entry {
-            id: EntryId(self.last_id),
+            id: EntryId(0),
             track: row.id,
             record: row.record,
             title: cut(&row.title),
@@ -159,8 +174,53 @@ impl Queue {
             album: cut(&row.album),
             duration_ms: row.duration_ms,
             by: by.into(),
+            stream: None,
         };
-        let id = entry.id;
+        self.insert(entry, place, twice)
+    }
+
+    /// Adds a live stream, which goes by `name` until it says its own.
+    pub fn add_stream(
+        &mut self,
+        stream: Stream,
+        name: &str,
+        by: &str,
+        place: Where,
+        twice: bool,
+    ) -> Result<EntryId, NotAdded> {
+        let entry = Entry {
+            id: EntryId(0),
+            track: station::track(&stream.url),
+            record: Digest([0; 32]),
+            title: cut(name),
+            artist: String::new(),
+            album: String::new(),
+            duration_ms: u64::from(stream.for_s.unwrap_or(0)) * 1_000,
+            by: by.into(),
+            stream: Some(stream),
+        };
+        self.insert(entry, place, twice)
+    }
+
+    /// A stream has said its name; the entry, if that is news.
+    pub fn name(&mut self, id: EntryId, name: &str) -> Option<&Entry> {
+        let name = cut(name);
+        let entry = self.entries.iter_mut().find(|e| e.id == id && e.title != name)?;
+        entry.title = name;
+        self.revision += 1;
+        Some(entry)
+    }
+
+    fn insert(&mut self, entry: Entry, place: Where, twice: bool) -> Result<EntryId, NotAdded> {
+        if self.entries.len() >= MAX_ENTRIES {
+            return Err(NotAdded::Full);
+        }
+        if !twice && let Some(e) = self.entries.iter().take(DUPLICATE_WINDOW + 1).find(|e| e.track == entry.track) {
+            return Err(NotAdded::Duplicate(e.id));
+        }
+        self.last_id += 1;
+        let id = EntryId(self.last_id);
+        let entry = Entry { id, ..entry };
         match place {
             Where::End => self.entries.push_back(entry),
             Where::Next => self.entries.insert(1.min(self.entries.len()), entry),
@@ -223,6 +283,11 @@ impl Queue {
     }
 }
 
+/// Every reader of the queue pays for a tag that is a novel.
+fn cut(text: &str) -> String {
+    text.chars().take(MAX_TEXT).collect()
+}
+
 /// Puts things into an order that only the seed decides (Fisher and Yates; numbers by splitmix64 of Steele and others,
 /// "Fast splittable pseudorandom number generators", 2014).
 pub fn shuffle<T>(things: &mut [T], seed: u64) {
@@ -264,6 +329,23 @@ mod tests {
         assert_eq!(q.revision(), 5, "what changes nothing bumps nothing");
         let d = Queue::restore(q.entries.clone(), q.revision(), 0).add(&row(9), "x", Where::End, false).unwrap();
         assert!(d.0 > c.0 && d.0 > b.0, "an id is never used again");
+    }
+
+    /// A checkpoint of this version is read by the next, and one of the last by this.
+    #[test]
+    fn the_form_of_a_saved_entry_is_frozen() {
+        let mut q = Queue::default();
+        let stream = Stream { url: "http://h/x".into(), for_s: Some(60) };
+        let id = q.add_stream(stream, "h/x", "me", Where::End, false).unwrap();
+        let entry = q.find(id).unwrap().1.clone();
+        let bytes = crate::library::encode(&entry);
+        let tail = b"\x06\x19\xea\x60\x07\x62me\x08\xa2\x00\x6ahttp://h/x\x01\x18\x3c";
+        assert!(bytes[0] == 0xa9 && bytes.ends_with(tail), "{bytes:02x?}");
+        assert_eq!(minicbor::decode::<Entry>(&bytes).unwrap(), entry);
+        let track = Entry { stream: None, record: Digest([1; 32]), ..entry };
+        let bytes = crate::library::encode(&track);
+        assert_eq!(bytes[0], 0xa8, "a track is saved as it always was");
+        assert_eq!(minicbor::decode::<Entry>(&bytes).unwrap(), track);
     }
 
     #[test]

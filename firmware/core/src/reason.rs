@@ -39,6 +39,16 @@ pub enum Reason {
     Undecodable,
     /// The record is of a form that this version does not read.
     Newer,
+    /// A station cannot be reached, or has fallen silent.
+    StationAway,
+    /// A station's server answers that it is off the air.
+    StationOff,
+    /// A station leads to an address or a host that the configuration does not allow.
+    StationElsewhere,
+    /// A station sends HE-AAC, which is not played.
+    HeAac,
+    /// A URL that leads to no stream of a known kind.
+    NoStream,
     /// None of the configured outputs is there.
     NoOutput,
     /// The card is full.
@@ -71,7 +81,7 @@ pub enum Who {
 
 impl Reason {
     /// Every reason, for the documentation and its test.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 22] = [
         Self::NoRoute,
         Self::Dns,
         Self::Refused,
@@ -87,6 +97,11 @@ impl Reason {
         Self::Damaged,
         Self::Undecodable,
         Self::Newer,
+        Self::StationAway,
+        Self::StationOff,
+        Self::StationElsewhere,
+        Self::HeAac,
+        Self::NoStream,
         Self::NoOutput,
         Self::DiskFull,
     ];
@@ -161,6 +176,37 @@ impl Reason {
             Self::Newer => {
                 ("newer", "Made for a newer player", "It was made for a newer player: update this one.", Skip, Player)
             }
+            Self::StationAway => {
+                ("station_away", "The station does not come", "Nothing comes from the station.", Wait, Network)
+            }
+            Self::StationOff => (
+                "station_off",
+                "The station is off the air",
+                "The station's server answers, but the station is off the air.",
+                Wait,
+                Time,
+            ),
+            Self::StationElsewhere => (
+                "station_elsewhere",
+                "The station leads where none may",
+                "The station leads to a place that `[streams]` in the configuration does not allow.",
+                Wait,
+                Player,
+            ),
+            Self::HeAac => (
+                "he_aac",
+                "HE-AAC radio is not played",
+                "The station sends HE-AAC, which is not played; most have an MP3 or AAC-LC stream too.",
+                Skip,
+                Player,
+            ),
+            Self::NoStream => (
+                "no_stream",
+                "No stream that can be played",
+                "The URL leads to no stream of MP3, Ogg Vorbis, Ogg Opus or AAC-LC.",
+                Skip,
+                Player,
+            ),
             Self::NoOutput => {
                 ("no_output", "No sound device", "None of the configured sound devices is there.", Heal, Player)
             }

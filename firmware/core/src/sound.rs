@@ -57,11 +57,26 @@ pub struct Piece {
     pub overlap: Span,
 }
 
+/// A live stream to be played: an entry that has no end of its own.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LivePiece {
+    /// Counts with those of the pieces. Reported as decoded once it plays.
+    pub seq: u64,
+    /// Which flush it comes after.
+    pub generation: u32,
+    /// What it is played for: the entry whose station is tuned in.
+    pub entry: EntryId,
+    /// How long it has been on, at which positions go on counting.
+    pub at: Span,
+}
+
 /// What playback asks of the audio threads.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Order {
     /// Decode this after all pieces before it, but for [`Piece::overlap`]. At most [`PIECES_AHEAD`] are given that are not yet decoded.
     Play(Piece),
+    /// Play the station that is tuned in, after all pieces before it, from its edge on until a flush.
+    Live(LivePiece),
     /// Forget every piece and every frame not yet heard: fade out, drop the ring, fade in what comes next over 5 ms.
     /// The drop waits (at most 200 ms) for the first frames of the new generation if `more` comes, so that nothing is lost.
     Flush {
@@ -112,6 +127,9 @@ pub struct Heard {
     pub xruns: u32,
     /// Music in the ring and the device, in milliseconds.
     pub ring_ms: u32,
+    /// What has come of the station that is tuned in and is not decoded yet, in milliseconds.
+    #[serde(default)]
+    pub live_ms: u32,
 }
 
 /// What the audio threads report by themselves.

@@ -54,7 +54,7 @@ impl Jukebox {
     fn walk<'a>(&'a self, list: &'a Queue) -> impl Iterator<Item = Ahead> + 'a {
         let here = core::ptr::eq(list, self.line()) || core::ptr::eq(list, &self.queue);
         let start = if here { self.playback.position(list) } else { Frames::default() };
-        list.iter().enumerate().map(move |(i, e)| Ahead {
+        list.iter().enumerate().filter(|(_, e)| e.stream.is_none()).map(move |(i, e)| Ahead {
             entry: e.id,
             record: e.record,
             from: if i == 0 { start } else { Frames::default() },

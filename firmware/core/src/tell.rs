@@ -59,7 +59,7 @@ const fn health_every(metered: bool) -> Span {
     if metered { HEALTH_METERED_EVERY } else { HEALTH_EVERY }
 }
 
-type NowKey = (u64, State, Option<EntryId>, Option<RenditionName>, Option<&'static str>, bool, bool);
+type NowKey = (u64, State, Option<EntryId>, Option<RenditionName>, Option<&'static str>, bool, bool, u32);
 
 impl Told {
     pub(crate) fn poll_timeout(&self, state: State, metered: bool) -> Option<Instant> {
@@ -98,7 +98,8 @@ impl Jukebox {
         let reason = self.reason().map(|r| r.0.code());
         let current = self.line().current().map(|e| e.id);
         let sounding = self.playback.rendition();
-        let key = (self.queue.revision(), state, current, sounding, reason, clock, self.stop_after.is_some());
+        let (stops, titles) = (self.stop_after.is_some(), self.live.titles);
+        let key = (self.queue.revision(), state, current, sounding, reason, clock, stops, titles);
         let again = state == State::Playing && self.now.since(self.told.now_at) >= NOW_EVERY;
         if self.told.now != Some(key) || again {
             (self.told.now, self.told.now_at) = (Some(key), self.now);
@@ -159,7 +160,7 @@ impl Jukebox {
     pub(crate) fn reason(&self) -> Option<(Reason, Instant)> {
         match self.state() {
             State::NoOutput => Some((Reason::NoOutput, self.now)),
-            State::Buffering => self.planner.trouble(),
+            State::Buffering => self.trouble(),
             _ => None,
         }
     }
@@ -177,7 +178,10 @@ impl Jukebox {
             state: self.state(),
             source: if waiting.is_some() { "fallback" } else { "queue" },
             entry: current.map(|e| e.id).filter(|id| !is_fallback(*id)),
-            track: current.map(Track::from),
+            track: current.map(|e| {
+                let (title, artist, album) = self.names(e);
+                Track { title, artist, album, ..Track::from(e) }
+            }),
             by: current.map(|e| e.by.as_str()).filter(|by| !by.is_empty()),
             position_ms: if current.is_some() { self.playback.position(self.line()).as_ms() } else { 0 },
             at: self.at(self.now),
@@ -201,6 +205,8 @@ impl Jukebox {
             duration_ms: e.duration_ms,
             by: &e.by,
             on_board_pct: self.planner.on_board_pct(e.id),
+            kind: wire::kind(e),
+            url: wire::url(e),
         });
         let entries: Vec<_> = entries.collect();
         QueueState { rev: self.queue.revision(), total: self.queue.len(), total_ms: self.queue.total_ms(), entries }
@@ -284,7 +290,8 @@ impl Jukebox {
         let Some(entry) = self.line().current() else { return self.idle() };
         let state = self.state();
         let at = self.playback.position(self.line());
-        let progress = Some(Progress { at_s: (at.as_ms() / 1_000) as u32, of_s: (entry.duration_ms / 1_000) as u32 });
+        let (at_s, of_s) = ((at.as_ms() / 1_000) as u32, (entry.duration_ms / 1_000) as u32);
+        let progress = (!entry.is_endless()).then_some(Progress { at_s, of_s });
         let (icon, headline) = match state {
             State::Playing if self.waits_for().is_some() => (Icon::NoLink, Text::new("Fallback while the queue waits")),
             State::Playing if self.fallback.on.is_some() => (Icon::Play, Text::new("Nothing queued, playing on")),
@@ -292,8 +299,9 @@ impl Jukebox {
             State::Paused => (Icon::Pause, Text::new("Paused")),
             State::Stopped => (Icon::Stop, Text::new("Stopped")),
             State::NoOutput => (Icon::NoSound, Text::new(Reason::NoOutput.short())),
-            State::Buffering => match self.planner.trouble() {
+            State::Buffering => match self.trouble() {
                 Some((r, _)) => (Icon::NoLink, text(format_args!("Silent: {}", lower(r.short())))),
+                None if entry.stream.is_some() => (Icon::Wait, Text::new("Tuning in")),
                 None if self.planner.level(entry.id, at).0 > Span(0) => (Icon::Wait, Text::new("Starting")),
                 None => (Icon::Wait, Text::new("Fetching")),
             },
@@ -303,7 +311,7 @@ impl Jukebox {
                 OutputState::Missing { .. } => Text::new("Check the DAC; the music waits where it is"),
                 _ => Text::default(),
             },
-            (State::Buffering, _) if self.planner.trouble().is_some() => match self.link.down_since() {
+            (State::Buffering, _) if self.trouble().is_some() => match self.waits_since() {
                 Some(t) => text(format_args!("For {}; nothing is lost", clock(self.now.since(t)))),
                 None => Text::new("Nothing is lost; it goes on by itself"),
             },
@@ -322,7 +330,8 @@ impl Jukebox {
                 None => Text::default(),
             },
         };
-        let (title, artist) = (Text::new(&entry.title), Text::new(&entry.artist));
+        let (title, artist, _) = self.names(entry);
+        let (title, artist) = (Text::new(title), Text::new(artist));
         // While sound waits for the link a cover has to.
         let record = self.planner.record(entry.id).filter(|_| state != State::Buffering);
         let cover = record.and_then(|r| r.cover);
@@ -336,7 +345,20 @@ impl Jukebox {
         Some((self.queue.find(id)?.1.title.as_str(), reason, waiting.since))
     }
 
+    /// Since when sound is waited for.
+    fn waits_since(&self) -> Option<Instant> {
+        let live = self.line().current().is_some_and(|e| e.stream.is_some());
+        if live { self.trouble().map(|t| t.1) } else { self.link.down_since() }
+    }
+
     fn playing_headline(&self) -> Text {
+        if let Some(e) = self.line().current().filter(|e| e.stream.is_some()) {
+            return match self.trouble() {
+                Some(_) => Text::new("Station gone, playing what has come"),
+                None if self.names(e).0 == e.title => Text::new("Live"),
+                None => text(format_args!("Live: {}", e.title.chars().take(36).collect::<String>())),
+            };
+        }
         match self.planner.trouble() {
             Some((r, _)) if r.who() == Who::Network || r == Reason::Refused => {
                 text(format_args!("Link lost, {} min on board", self.on_board().as_s() / 60))

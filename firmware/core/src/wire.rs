@@ -47,23 +47,36 @@ pub enum State {
 pub struct Track<'a> {
     /// Its id.
     pub id: TrackId,
-    /// `track`.
+    /// `track`, or `stream`.
     pub kind: &'static str,
-    /// Title.
+    /// Title; of a stream what the station says it plays, or the station's name.
     pub title: &'a str,
     /// Artist.
     pub artist: &'a str,
-    /// Album.
+    /// Album; of a stream that says what it plays the station's name.
     pub album: &'a str,
-    /// Length in milliseconds.
+    /// Length in milliseconds; 0 for a stream without an end.
     pub duration_ms: u64,
+    /// Where a stream comes from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<&'a str>,
 }
 
 impl<'a> From<&'a Entry> for Track<'a> {
     fn from(e: &'a Entry) -> Self {
-        let (title, artist, album) = (&e.title, &e.artist, &e.album);
-        Self { id: e.track, kind: "track", title, artist, album, duration_ms: e.duration_ms }
+        let (title, artist, album, url) = (&e.title, &e.artist, &e.album, url(e));
+        Self { id: e.track, kind: kind(e), title, artist, album, duration_ms: e.duration_ms, url }
     }
+}
+
+/// `track`, or `stream`.
+pub fn kind(e: &Entry) -> &'static str {
+    if e.stream.is_some() { "stream" } else { "track" }
+}
+
+/// Where a stream comes from.
+pub fn url(e: &Entry) -> Option<&str> {
+    e.stream.as_ref().map(|s| s.url.as_str())
 }
 
 /// Why something is as it is.
@@ -134,6 +147,11 @@ pub struct QueueEntry<'a> {
     pub by: &'a str,
     /// How much of it is on the player's disk.
     pub on_board_pct: u8,
+    /// `track`, or `stream`.
+    pub kind: &'static str,
+    /// Where a stream comes from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<&'a str>,
 }
 
 /// `P/queue`, and the data of the verb `queue`.
@@ -172,6 +190,11 @@ pub struct HistoryPlay<'a> {
     pub played_ms: u64,
     /// Whether somebody skipped it.
     pub skipped: bool,
+    /// `track`, or `stream`.
+    pub kind: &'static str,
+    /// Where a stream comes from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<&'a str>,
 }
 
 impl<'a> From<&'a Play> for HistoryPlay<'a> {
@@ -180,7 +203,8 @@ impl<'a> From<&'a Play> for HistoryPlay<'a> {
         let (title, artist, album, by) = (&e.title, &e.artist, &e.album, &e.by);
         let at = p.at_ms.map(|at| UnixMs(at).to_string());
         let (duration_ms, played_ms, skipped) = (e.duration_ms, p.played_ms, p.skipped);
-        Self { entry: e.id, track: e.track, title, artist, album, duration_ms, by, at, played_ms, skipped }
+        let (entry, track, kind, url) = (e.id, e.track, kind(e), url(e));
+        Self { entry, track, title, artist, album, duration_ms, by, at, played_ms, skipped, kind, url }
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use jukebox_board::output::Content;
 use jukebox_core::library::{Digest, SegmentRef};
-use jukebox_core::sound::{EntryId, OutputState, PIECES_AHEAD, Piece, Report};
+use jukebox_core::sound::{EntryId, LivePiece, OutputState, PIECES_AHEAD, Piece, Report};
 use jukebox_core::time::{Frames, Span};
 
 use super::Settings;
@@ -19,6 +19,7 @@ use super::deck::{Block, Deck, content};
 use super::feed::{Feed, RING_MS, Start};
 use super::inbox::{Inbox, Job};
 use super::line::{Line, Shared, WATCH};
+use super::live::LiveDeck;
 
 /// How long the old sound plays on while the first frames of the new one are awaited.
 const FLUSH_WAIT: Duration = Duration::from_millis(200);
@@ -26,6 +27,8 @@ const FLUSH_WAIT: Duration = Duration::from_millis(200);
 const TAIL: Duration = Duration::from_millis(500);
 /// Room that is worth waking up for.
 const ROOM: Duration = Duration::from_millis(500);
+/// A station of which so little is left in the ring has run dry.
+const DRY: Duration = Duration::from_millis(60);
 /// Steps of waiting for the DAC to play the last frames.
 const DRAIN: Duration = Duration::from_millis(5);
 
@@ -58,6 +61,8 @@ pub(crate) struct Decoder<Read, Tell> {
     read: Read,
     tell: Arc<Tell>,
     pieces: VecDeque<Piece>,
+    /// A station that comes after all pieces, and what plays it.
+    live: Option<(LivePiece, Option<LiveDeck>)>,
     /// What is in the deck, or was last.
     current: Option<Piece>,
     /// The track before, if the one in the deck begins before its end.
@@ -95,6 +100,7 @@ where
             read,
             tell,
             pieces: VecDeque::with_capacity(2 * PIECES_AHEAD),
+            live: None,
             current: None,
             under: None,
             fresh: None,
@@ -137,8 +143,15 @@ where
                     self.pieces.push_back(piece);
                 }
             }
+            Job::Live(piece) => {
+                self.closing = false;
+                if piece.generation >= self.generation {
+                    self.live = Some((piece, None));
+                }
+            }
             Job::Flush { generation, more } => {
                 self.generation = generation;
+                self.live = self.live.take().filter(|(p, _)| p.generation >= generation);
                 self.pieces.retain(|p| p.generation >= generation);
                 self.deck.unload();
                 (self.done, self.torn, self.bad, self.fresh, self.under) = (None, None, None, None, None);
@@ -153,6 +166,12 @@ where
             }
             Job::Forget { seq } => {
                 self.pieces.retain(|p| p.seq <= seq);
+                let live = self.live.take_if(|(p, _)| p.seq > seq);
+                if live.is_some_and(|(_, deck)| deck.is_some())
+                    && let Some(feed) = &mut self.line.feed
+                {
+                    feed.take_back(self.generation);
+                }
                 // What was wrong with a piece that is forgotten is nothing to those that come in its place.
                 self.torn = self.torn.filter(|&(_, torn)| torn <= seq);
                 self.bad = self.bad.filter(|&(_, bad)| bad <= seq);
@@ -200,6 +219,9 @@ where
         if !self.pieces.is_empty() {
             return self.load() || busy;
         }
+        if self.live.is_some() {
+            return self.play_live() || busy;
+        }
         let left = self.left();
         if let Some(feed) = &mut self.line.feed
             && feed.owes()
@@ -213,6 +235,63 @@ where
             self.line.shut();
         }
         busy
+    }
+
+    /// A packet of the station, if one has come.
+    fn play_live(&mut self) -> bool {
+        let Some((piece, deck)) = self.live.take() else { return false };
+        let LivePiece { seq, generation, entry, .. } = piece;
+        let began = deck.is_none();
+        let tape = || self.shared.tape().filter(|tape| tape.entry() == entry);
+        let Some(mut deck) = deck.or_else(|| LiveDeck::new(piece, tape()?)) else {
+            self.live = Some((piece, None));
+            return false;
+        };
+        if began && !self.fit(deck.rate()) {
+            self.live = Some((piece, None));
+            return false;
+        }
+        let left = self.left();
+        let Some(feed) = &mut self.line.feed else {
+            self.live = Some((piece, None));
+            return false;
+        };
+        if began {
+            (self.current, self.fresh) = (None, None);
+            feed.begin_piece();
+            (self.tell)(Report::Decoded { seq });
+        }
+        match deck.next_block(left) {
+            Some(Ok(block)) => {
+                let mut frames = block.frames;
+                if let Some((rate, at)) = block.fresh {
+                    let content = Content::Float;
+                    self.leave_out =
+                        feed.begin(Start { generation, entry, at, rate, clock: rate, content, joined: false });
+                }
+                let skip = self.leave_out.min((frames.len() / 2) as u64);
+                self.leave_out -= skip;
+                frames = &frames[skip as usize * 2..];
+                feed.put(frames);
+            }
+            Some(Err(why)) => {
+                feed.break_off(self.generation);
+                (self.tell)(Report::Undecodable { seq, generation, entry, why: why.0.into() });
+                return true;
+            }
+            None => {
+                // What is not there is nobody's underrun.
+                if left <= DRY && !std::mem::replace(&mut deck.dry, true) {
+                    feed.break_off(self.generation);
+                    deck.break_off();
+                }
+                self.live = Some((piece, Some(deck)));
+                return began;
+            }
+        }
+        deck.dry = false;
+        self.live = Some((piece, Some(deck)));
+        true
     }
 
     /// Puts the next piece into the deck, if the device is fit for it.
@@ -454,6 +533,8 @@ where
             (left + ROOM).saturating_sub(level)
         } else if !self.pieces.is_empty() || self.closing {
             left // for a device of another rate, or for the end
+        } else if self.live.is_some() {
+            left.saturating_sub(DRY)
         } else if feed.owes() {
             left.saturating_sub(TAIL)
         } else {

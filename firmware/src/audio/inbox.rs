@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
-use jukebox_core::sound::{PIECES_AHEAD, Piece};
+use jukebox_core::sound::{LivePiece, PIECES_AHEAD, Piece};
 
 /// Pieces that may wait: far more than the law allows.
 const PIECES: usize = 4 * PIECES_AHEAD;
@@ -15,6 +15,7 @@ const PIECES: usize = 4 * PIECES_AHEAD;
 #[derive(Debug, PartialEq)]
 pub(crate) enum Job {
     Play(Piece),
+    Live(LivePiece),
     Flush {
         generation: u32,
         more: bool,
@@ -45,12 +46,14 @@ impl Inbox {
             }
             Job::Flush { generation, .. } => jobs.retain(|j| match j {
                 Job::Play(p) => p.generation >= *generation,
+                Job::Live(p) => p.generation >= *generation,
                 Job::End | Job::Reopen => true,
                 Job::Flush { .. } | Job::Forget { .. } | Job::Close | Job::Resume => false,
             }),
             Job::Forget { seq } => {
                 jobs.retain(|j| match j {
                     Job::Play(p) => p.seq <= *seq,
+                    Job::Live(p) => p.seq <= *seq,
                     Job::Forget { seq: older } => older < seq,
                     _ => true,
                 });
@@ -58,6 +61,7 @@ impl Inbox {
                     return; // it forgets all that this one does
                 }
             }
+            Job::Live(_) => jobs.retain(|j| !matches!(j, Job::Live(_))),
             Job::Close => jobs.retain(|j| !matches!(j, Job::Close)),
             Job::Resume => jobs.retain(|j| !matches!(j, Job::Close | Job::Resume)),
             Job::Reopen => jobs.retain(|j| !matches!(j, Job::Reopen)),

@@ -3,9 +3,9 @@
 //! The renderer is either *out*, in a device's callback, or *home*, here; dropping the device brings it home with all that
 //! was not heard. One thread owns the line and calls it; it never blocks but for opening and closing a device.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jukebox_board::output::{Content, Device, Fill, Health, Output, Timing};
@@ -14,6 +14,7 @@ use jukebox_core::sound::OutputState;
 use super::feed::Feed;
 use super::render::{FLUSH_MS, Renderer, STOP_MS};
 use super::shared::{Bell, Controls};
+use super::tape::Tape;
 use super::{RateRule, Settings};
 
 /// Between two tries to open a device.
@@ -31,11 +32,18 @@ pub(crate) struct Shared {
     pub(crate) wake: Arc<Bell>,
     /// Rung for a sink without a clock: frames, wishes.
     pub(crate) fed: Arc<Bell>,
+    /// Live radio, if a station is tuned in.
+    pub(crate) tape: Arc<Mutex<Option<Arc<Tape>>>>,
 }
 
 impl Shared {
     pub(crate) fn new() -> Self {
-        Self { controls: Arc::new(Controls::new()), wake: Arc::default(), fed: Arc::default() }
+        let (wake, fed, tape) = (Arc::default(), Arc::default(), Arc::default());
+        Self { controls: Arc::new(Controls::new()), wake, fed, tape }
+    }
+
+    pub(crate) fn tape(&self) -> Option<Arc<Tape>> {
+        self.tape.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

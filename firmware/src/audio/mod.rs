@@ -11,19 +11,22 @@ mod convert;
 mod cross;
 mod deck;
 mod decoder;
+pub mod drift;
 mod feed;
 mod inbox;
 mod line;
+mod live;
 mod player;
 mod render;
 mod shared;
 pub mod stream;
+pub mod tape;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 
 use jukebox_board::output::Device;
@@ -37,6 +40,7 @@ pub use player::{NoOutput, Player};
 use decoder::Decoder;
 use inbox::{Inbox, Job};
 use line::Shared;
+use tape::Tape;
 
 /// Stack of the decoder thread: codecs keep their tables on the heap.
 const STACK: usize = 512 << 10;
@@ -111,6 +115,7 @@ impl Audio {
     pub fn order(&self, order: Order) {
         let job = match order {
             Order::Play(piece) => Job::Play(piece),
+            Order::Live(live) => Job::Live(live),
             Order::Flush { generation, more, fade_ms } => {
                 self.shared.controls.fade_ms.store(fade_ms, Relaxed);
                 // At once, so that a pause that ends right after it lets out nothing of what is void.
@@ -149,9 +154,19 @@ impl Audio {
         self.thread = None;
     }
 
-    /// Where the sound is. Cheap: reads a few atomics.
+    /// Plays live pieces from this tape from now on.
+    pub fn listen_to(&self, tape: Option<Arc<Tape>>) {
+        if let Some(tape) = &tape {
+            tape.wakes(&self.shared.wake);
+        }
+        *self.shared.tape.lock().unwrap_or_else(PoisonError::into_inner) = tape;
+        self.shared.wake.ring();
+    }
+
+    /// Where the sound is. Cheap: reads a few atomics, and how much is on the tape.
     pub fn heard(&self) -> Heard {
-        self.shared.controls.heard()
+        let live_ms = self.shared.tape().map_or(0, |tape| tape.level().as_millis() as u32);
+        Heard { live_ms, ..self.shared.controls.heard() }
     }
 }
 

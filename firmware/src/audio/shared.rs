@@ -147,6 +147,7 @@ impl Snapshot {
                     underrun_frames: w[4],
                     xruns: w[5] as u32,
                     ring_ms: 0,
+                    live_ms: 0,
                 };
                 let at = self.born + Duration::from_nanos(w[9]);
                 return Told { heard, ahead: w[6], rate: w[7] as u32, released: w[8], at };

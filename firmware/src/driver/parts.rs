@@ -15,6 +15,7 @@ use jukebox_core::fallback::FallbackSettings;
 use jukebox_core::jukebox::Jukebox;
 use jukebox_core::library::{Digest, Row, TrackId};
 use jukebox_core::link::Sample;
+use jukebox_core::live::{Air, Station};
 use jukebox_core::planner::Wish;
 use jukebox_core::reason::Reason;
 use jukebox_core::sound::Heard;
@@ -25,6 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use super::{News, reload};
+use crate::audio::tape::Tape;
 use crate::audio::{self, Audio, RateRule};
 use crate::catalogue::{self, Catalogue, Known, RefreshError, Refreshed};
 use crate::cli::RunArgs;
@@ -35,6 +37,7 @@ use crate::fetch::{Fetcher, Meter, OriginState, Want, chance};
 use crate::metered::Metered;
 use crate::mqtt::Mqtt;
 use crate::netlink::{Change, Netlink, Ways};
+use crate::radio::Radio;
 use crate::socket::{self, Socket};
 use crate::store::{Limits, Objects, Store};
 use crate::systemd::{Signal, Signals};
@@ -78,6 +81,8 @@ pub(super) struct Parts {
     pub(super) clock: Arc<Clock>,
     pub(super) fetcher: Fetcher,
     catalogue: Catalogue,
+    pub(super) radio: Radio,
+    tape: Option<Arc<Tape>>,
     panel: Option<panel::Running>,
     pub(super) name: String,
     keyboard: Option<Keyboard>,
@@ -127,6 +132,7 @@ impl Parts {
         let known = saved.meta.as_ref().and_then(|m| m.library.clone());
         let known = known.map(|k| Known { library: k.id, revision: k.revision });
         let catalogue = Catalogue::open(&config.store.cache, known)?;
+        let radio = Radio::new(&config.streams, &dialer);
         let mqtt = config.mqtt.as_ref().map(|m| start_mqtt(config, m, dialer, tls.clone(), &inbox));
         let socket = listen(config, &inbox)?;
         let panel = start_panel(config, args, profile.as_ref())?;
@@ -156,6 +162,8 @@ impl Parts {
             clock,
             fetcher,
             catalogue,
+            radio,
+            tape: None,
             panel,
             name: config.name.clone(),
             keyboard,
@@ -218,8 +226,22 @@ impl Parts {
     pub(super) fn restart_audio(&mut self) -> anyhow::Result<()> {
         self.before = self.heard();
         let new = start_audio(&self.sound, &self.store.objects(), &self.inbox)?;
+        new.listen_to(self.tape.clone());
         std::mem::replace(&mut self.audio, new).abandon();
         Ok(())
+    }
+
+    /// Tunes in to a station, or out.
+    pub(super) fn tune(&mut self, station: Option<Station>) {
+        self.radio.be_still();
+        self.tape = station.map(|station| {
+            let (entry, inbox) = (station.entry, self.inbox.clone());
+            self.radio.tune(station, move |air: Air| {
+                let inbox = inbox.clone();
+                async move { drop(inbox.send(News::Input(Input::Air { entry, air })).await) }
+            })
+        });
+        self.audio.listen_to(self.tape.clone());
     }
 
     /// Removes an object that is torn; a fetch of it that is asked for after this one comes after this one.
@@ -306,6 +328,7 @@ impl Parts {
     /// The link came back: connections and grudges of before are worth nothing.
     pub(super) fn renew(&self) {
         self.fetcher.renew();
+        self.radio.link_up();
         if let Some(mqtt) = &self.mqtt {
             mqtt.link_up();
         }
@@ -569,6 +592,7 @@ pub(super) fn settings(config: &Config, model: String) -> Settings {
         idle_close: Span::s(u64::from(config.output.idle_close_min) * 60),
         home_assistant: config.mqtt.as_ref().is_some_and(|m| m.home_assistant),
         history_keep: Span::s(u64::from(config.history.keep_days) * 86_400),
+        streams: config.streams.allow.clone(),
     }
 }
 

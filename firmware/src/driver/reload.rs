@@ -76,6 +76,9 @@ impl Parts {
         if let Some(socket) = socket {
             self.socket = socket;
         }
+        if other_way || config.streams != old.streams {
+            self.radio.go_by(&config.streams, &dialer);
+        }
         let link = |m: &config::Mqtt| (m.broker.clone(), m.user.clone(), m.password.clone());
         match (&self.mqtt, &config.mqtt) {
             (Some(mqtt), Some(new)) if other_way || config.mqtt.as_ref().map(link) != old.mqtt.as_ref().map(link) => {

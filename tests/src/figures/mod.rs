@@ -11,6 +11,7 @@ mod cpu;
 mod disk;
 mod flood;
 mod house;
+mod live;
 mod memory;
 mod publish;
 mod tape;
@@ -84,7 +85,7 @@ impl fmt::Display for Figure {
 type Group = (&'static str, fn(&Bench) -> Vec<Figure>);
 
 /// Quick ones first.
-const GROUPS: [Group; 11] = [
+const GROUPS: [Group; 12] = [
     ("catalogue", catalogue::catalogue),
     ("written", disk::written),
     ("publish", publish::cpu),
@@ -94,6 +95,7 @@ const GROUPS: [Group; 11] = [
     ("first-sound", times::first_sound),
     ("flood", flood::flood),
     ("cpu", cpu::cpu),
+    ("live", live::live),
     ("memory", memory::memory),
     ("large", catalogue::large),
 ];

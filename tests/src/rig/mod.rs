@@ -7,6 +7,7 @@
 pub mod broker;
 pub mod clock;
 pub mod house;
+pub mod icecast;
 pub mod mqtt;
 pub mod music;
 pub mod network;

@@ -39,6 +39,8 @@ pub struct Setup {
     pub store: String,
     /// Lines for `[fallback]`. Silence, unless told otherwise.
     pub fallback: String,
+    /// Lines for `[streams]`.
+    pub streams: String,
     /// Watchdog that it is told to feed.
     pub watchdog: Option<Duration>,
 }
@@ -59,6 +61,7 @@ impl Default for Setup {
             board: "panel = \"none\"\nbuttons = \"none\"\n".into(),
             store: "renditions = \"original\"\n".into(),
             fallback: "while_waiting = false\n".into(),
+            streams: String::new(),
             watchdog: None,
         }
     }
@@ -183,7 +186,7 @@ fn recording(folder: &Path, start: u32) -> PathBuf {
 }
 
 fn text(folder: &Path, setup: &Setup, recording: &Path) -> String {
-    let Setup { player, origins, ca, broker, office, output, board, store, fallback, .. } = setup;
+    let Setup { player, origins, ca, broker, office, output, board, store, fallback, streams, .. } = setup;
     let (at, record) = (folder.display(), recording.display());
     let trust = match ca {
         Some(ca) => format!("ca = \"{}\"", ca.display()),
@@ -196,7 +199,7 @@ fn text(folder: &Path, setup: &Setup, recording: &Path) -> String {
         "[office]\nsite = \"hq\"\nplayer = \"{player}\"\norigins = {origins:?}\n{trust}\n{office}\n\
          [output]\nrecord = \"{record}\"\n{output}\n[board]\n{board}\n\
          [store]\nstate = \"{at}/state\"\ncache = \"{at}/cache\"\nsize_mb = 1000\nfloor_mb = 0\n{store}\n\
-         [fallback]\n{fallback}\n\
+         [fallback]\n{fallback}\n[streams]\n{streams}\n\
          [socket]\npath = \"{at}/socket\"\n{mqtt}"
     )
 }

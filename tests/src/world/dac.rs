@@ -7,10 +7,11 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use jukebox_core::library::{Digest, RenditionName};
-use jukebox_core::sound::{EntryId, Heard, Order, OutputState, Piece, Report};
+use jukebox_core::sound::{EntryId, Heard, LivePiece, Order, OutputState, Piece, Report};
 use jukebox_core::time::{Frames, Instant, Span};
 
 use super::library::{Library, RATE};
+use super::station::Station;
 
 /// What the ring holds.
 const RING_FRAMES: u64 = 2 * RATE as u64;
@@ -71,6 +72,10 @@ pub struct Dac {
     /// Microseconds of music that were due and not yet turned into frames.
     rest: u64,
     open: bool,
+    /// Live radio.
+    pub station: Station,
+    /// What is played of it, and how many frames of that are in the ring or heard.
+    live: Option<(LivePiece, u64)>,
     /// Segments that verify and cannot be decoded.
     pub spoiled: HashSet<Digest>,
     /// Entries of which nothing is decoded until the next flush.
@@ -122,6 +127,7 @@ impl Dac {
         let passed = now.since(self.now).0;
         self.now = now;
         let mut reports = Vec::new();
+        self.station.pass(Span(passed));
         if self.open && !self.missing && !self.paused {
             let due = passed * u64::from(RATE) + self.rest;
             self.rest = due % 1_000_000;
@@ -145,18 +151,36 @@ impl Dac {
                 break;
             }
             self.decode(&p, library);
-            if !self.open {
-                self.open = true;
-                let state = if self.missing {
-                    OutputState::Missing { why: "unplugged".into() }
-                } else {
-                    OutputState::Open { name: "dac".into(), rate: RATE }
-                };
-                reports.push(Report::Output(state));
-            }
+            self.open(&mut reports);
             reports.push(Report::Decoded { seq: p.seq });
         }
+        if let Some((piece, given)) = self.live.filter(|_| self.pieces.is_empty()) {
+            self.open(&mut reports);
+            if given == 0 {
+                reports.push(Report::Decoded { seq: piece.seq });
+            }
+            let room = RING_FRAMES.saturating_sub(self.ring_frames());
+            let came = self.station.take(Frames::new(room, RATE).span());
+            let frames = came.0 * u64::from(RATE) / 1_000_000;
+            let from = piece.at.0 * u64::from(RATE) / 1_000_000 + given;
+            let (generation, entry, rendition) = (piece.generation, piece.entry, RenditionName::Original);
+            if frames > 0 {
+                self.ring.push_back(Chunk { generation, entry, from, frames, last: false, rendition, bps: 0 });
+            }
+            self.live = Some((piece, given + frames));
+        }
         reports
+    }
+
+    fn open(&mut self, reports: &mut Vec<Report>) {
+        if !std::mem::replace(&mut self.open, true) {
+            let state = if self.missing {
+                OutputState::Missing { why: "unplugged".into() }
+            } else {
+                OutputState::Open { name: "dac".into(), rate: RATE }
+            };
+            reports.push(Report::Output(state));
+        }
     }
 
     fn decode(&mut self, p: &Piece, library: &Library) {
@@ -260,11 +284,13 @@ impl Dac {
     pub fn order(&mut self, order: Order) {
         match order {
             Order::Play(p) => self.pieces.push_back(p),
+            Order::Live(p) => self.live = Some((p, 0)),
             Order::Flush { generation, more, fade_ms } => {
                 self.generation = generation;
                 self.crossing = None;
                 self.refused.clear();
                 self.pieces.clear();
+                self.live = None;
                 // The old sound fades; without a successor it is gone.
                 let mut left = if more { u64::from(fade_ms) * u64::from(RATE) / 1_000 } else { 0 };
                 self.ring.retain_mut(|c| {
@@ -283,6 +309,6 @@ impl Dac {
     /// Where the sound is.
     pub fn heard(&self) -> Heard {
         let ring_ms = (self.ring_frames() * 1_000).div_ceil(u64::from(RATE)) as u32;
-        Heard { ring_ms, ..self.heard }
+        Heard { ring_ms, live_ms: self.station.level().as_ms() as u32, ..self.heard }
     }
 }

@@ -7,6 +7,7 @@ pub mod dac;
 pub mod library;
 pub mod link;
 pub mod models;
+pub mod station;
 pub mod weather;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -49,6 +50,7 @@ pub fn settings() -> Settings {
         ahead: Span::s(1_800),
         idle_close: Span::s(600),
         home_assistant: true,
+        streams: Vec::new(),
         history_keep: Span::s(30 * 86_400),
         original_only: false,
         fallback: FallbackSettings { playlist: None, shuffle: false, when_waiting: false, when_empty: false },
@@ -625,6 +627,11 @@ impl World {
                 Output::Event { kind, payload } => self.tell(|| format!("event {kind} {payload}")),
                 // The simulated DAC has nothing that could be mended.
                 Output::Describe { .. } | Output::Pin(_) | Output::Heal(_) => {}
+                Output::Tune(wanted) => {
+                    if let Some(input) = self.dac.station.tune(wanted) {
+                        self.at(Span::ms(50), Event::Give(run, input));
+                    }
+                }
             }
         }
         if commits(&self.commit) {
