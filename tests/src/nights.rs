@@ -283,7 +283,7 @@ fn judge(seed: u64, night: &Night, mut w: World, said: &[Said], fallback: bool) 
         }
         in_order(&w, &wishes, fallback, &mut o.broken);
     }
-    let (rows, bytes) = w.saved();
+    let (rows, bytes) = w.rows();
     if rows > 1_700 || bytes > 2_000_000 {
         o.broken.push(format!("{rows} rows of {bytes} bytes on the card"));
     }

@@ -79,7 +79,7 @@ impl Jukebox {
     pub(crate) fn tell(&mut self, stirred: bool) {
         let state = self.state();
         let looked = Some((state, self.now.0 / 1_000_000));
-        let due = self.told.poll_timeout(state).is_some_and(|t| t <= self.now);
+        let due = self.told.poll_timeout(state, self.budget.is_metered()).is_some_and(|t| t <= self.now);
         if core::mem::replace(&mut self.told.looked, looked) == looked && !stirred && !due {
             return;
         }

@@ -165,7 +165,17 @@ impl Dac {
             let from = piece.at.0 * u64::from(RATE) / 1_000_000 + given;
             let (generation, entry, rendition) = (piece.generation, piece.entry, RenditionName::Original);
             if frames > 0 {
-                self.ring.push_back(Chunk { generation, entry, from, frames, last: false, rendition, bps: 0 });
+                self.ring.push_back(Chunk {
+                    generation,
+                    entry,
+                    from,
+                    frames,
+                    last: false,
+                    rendition,
+                    bps: 0,
+                    digest: Digest([0; 32]),
+                    noted: true,
+                });
             }
             self.live = Some((piece, given + frames));
         }

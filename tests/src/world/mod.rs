@@ -402,7 +402,7 @@ impl World {
     }
 
     /// Rows of the small state on the card, and their bytes.
-    pub fn saved(&self) -> (usize, usize) {
+    pub fn rows(&self) -> (usize, usize) {
         (self.rows.len(), self.rows.iter().map(|(k, v)| k.len() + v.len()).sum())
     }
 
