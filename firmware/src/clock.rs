@@ -80,6 +80,12 @@ pub fn minute_of_day(unix: UnixMs) -> Option<u16> {
     u16::try_from(i32::from(here.hour()) * 60 + i32::from(here.minute())).ok()
 }
 
+/// Days since 1970, where the local time is this.
+pub fn day(here: &jiff::Zoned) -> Option<u32> {
+    let local = here.timestamp().as_second() + i64::from(here.offset().seconds());
+    u32::try_from(local.div_euclid(86_400)).ok()
+}
+
 /// Seconds since 1970 of an HTTP date (RFC 9110, section 5.6.7): `Sun, 06 Nov 1994 08:49:37 GMT`.
 fn http_date(text: &str) -> Option<Duration> {
     let stamp = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;

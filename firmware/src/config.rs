@@ -18,6 +18,7 @@ use hyper::Uri;
 use jukebox_board::output::Device;
 use jukebox_board::profile::Profile;
 use jukebox_core::library::Digest;
+use jukebox_core::time::UnixMs;
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -191,6 +192,9 @@ pub struct Store {
     /// Space that is always left free on the cache's disk, in MB, 0 to 1,000,000.
     #[serde(deserialize_with = "within::<_, u64, 0, 1_000_000>")]
     pub floor_mb: u64,
+    /// Written to the disk in a day, in MB, beyond which only what will be needed is fetched, 50 to 10,000,000.
+    #[serde(deserialize_with = "within::<_, u64, 50, 10_000_000>")]
+    pub write_mb_day: u64,
     /// How much of the queue is fetched ahead, in minutes of music, 1 to 1440.
     #[serde(deserialize_with = "within::<_, u32, 1, 1440>")]
     pub ahead_min: u32,
@@ -216,6 +220,7 @@ impl Default for Store {
             cache: "/var/cache/jukebox".into(),
             size_mb: 4000,
             floor_mb: 500,
+            write_mb_day: 4000,
             ahead_min: 30,
             renditions: Renditions::Auto,
         }
@@ -261,10 +266,11 @@ impl Default for Fallback {
 }
 
 impl Fallback {
-    /// Whether this instant is within the hours.
-    pub fn are_open(&self, at: jiff::Timestamp) -> bool {
+    /// Local time at an instant; none beyond the year 9999.
+    pub fn local(&self, at: UnixMs) -> Option<jiff::Zoned> {
         let zone = self.timezone.as_deref().and_then(|name| jiff::tz::TimeZone::get(name).ok());
-        self.hours.are_open(&at.to_zoned(zone.unwrap_or_else(jiff::tz::TimeZone::system)))
+        let at = jiff::Timestamp::from_millisecond(i64::try_from(at.0).ok()?).ok()?;
+        Some(at.to_zoned(zone.unwrap_or_else(jiff::tz::TimeZone::system)))
     }
 }
 

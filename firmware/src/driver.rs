@@ -290,7 +290,7 @@ impl Driver {
                         task.abort();
                     }
                 }
-                Output::Pin(digests) => self.parts.store.objects().pin(digests.into_iter().collect()),
+                Output::Pin(tracks) => self.parts.store.objects().pin(&tracks),
                 Output::Search { token, text, limit, offset } => self.parts.search(token, text, limit, offset),
                 Output::Lookup { token, track } => self.parts.lookup(token, track),
                 Output::List { token, list, seed, offset, limit } => self.parts.list(token, list, seed, offset, limit),
@@ -320,6 +320,7 @@ impl Driver {
                 Output::Tune(station) => self.parts.tune(station),
                 Output::Show(view) => self.parts.show(*view),
                 Output::Heal(step) => self.heal(step),
+                Output::Period { ms } => self.parts.lengthen_period(ms),
             }
         }
     }
@@ -370,7 +371,7 @@ impl Driver {
                 let ready: Vec<_> = self.held.extract_if(.., |h| h.0 <= ticket).collect();
                 ready.into_iter().for_each(|(_, token, payload)| self.reply(token, payload));
                 self.offer();
-                self.parts.disk_trouble(false);
+                self.parts.disk_trouble(None);
             }
             store::Done::Failed { why, .. } | store::Done::PositionFailed { why } => {
                 tracing::error!("the card does not take the state: {why}");
@@ -379,7 +380,7 @@ impl Driver {
                 held.into_iter().for_each(|(_, token, payload)| self.reply(token, wire::unsaved(&payload)));
                 self.offer.iter_mut().for_each(|o| o.0 = 0);
                 self.offer();
-                self.parts.disk_trouble(true);
+                self.parts.disk_trouble(Some(why.reason()));
             }
         }
     }

@@ -15,6 +15,7 @@ use jukebox::dial::Dialer;
 use jukebox::fetch::{Fault, Fetcher, Meter, OriginError, OriginState, RootAnswer, Sample, TlsFault, Want};
 use jukebox::store::{Limits, ObjectError, Objects, Store};
 use jukebox_core::library::Digest;
+use jukebox_core::planner::Keep;
 use rustls::pki_types::CertificateDer;
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -70,7 +71,13 @@ fn noise(seed: u8, len: usize) -> Vec<u8> {
 
 fn part(object: Digest, bytes: &[u8], range: std::ops::Range<usize>) -> Want {
     let digest = Digest::of(&bytes[range.clone()]);
-    Want { object, range: Some(range.start as u64..range.end as u64), digest, deadline: DEADLINE }
+    Want {
+        object,
+        range: Some(range.start as u64..range.end as u64),
+        digest,
+        deadline: DEADLINE,
+        keep: Keep::default(),
+    }
 }
 
 fn free_port() -> u16 {
@@ -349,7 +356,7 @@ async fn misbehaving_servers_are_told_apart_and_never_blame_the_track() {
         let (fetcher, samples) = disk.fetcher(&[&server.url()], None);
         let deadline = if expected == Fault::Timeout { SHORT } else { DEADLINE };
         let object = Digest::of(b"right, all of it");
-        let want = Want { object, range: Some(0..5), digest: Digest::of(b"right"), deadline };
+        let want = Want { object, range: Some(0..5), digest: Digest::of(b"right"), deadline, keep: Keep::default() };
         let fault = fetcher.fetch(want.clone()).await.unwrap_err();
         assert_eq!(fault, expected);
         assert!(fault.is_link() && !disk.objects.has(&want.digest));
@@ -697,7 +704,7 @@ async fn a_full_card_is_said_and_a_torn_file_is_fetched_again() {
     let disk = Disk::new();
     let object = disk.object(b"whole");
     let (fetcher, _) = disk.fetcher(&[disk.library().to_str().unwrap()], None);
-    disk.objects.put(&object, b"tor").unwrap();
+    disk.objects.put(&object, b"tor", Keep::default()).unwrap();
     let fetched = fetcher.fetch(Want::whole(object, DEADLINE)).await.unwrap();
     assert_eq!((&fetched.bytes[..], fetched.origin), (&b"whole"[..], Some(0)));
     assert_eq!(disk.objects.read(&object).unwrap(), b"whole");

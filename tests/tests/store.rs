@@ -1,20 +1,30 @@
 //! The store under power cuts, corruption, a second player and a full card.
 //!
 //! Power cuts: a writer runs under strace; its recorded writes are replayed into images of the disk as they may lie there
-//! after a cut at any moment, and each image is opened. Nothing that was acknowledged before the cut may be missing.
+//! after a cut at any moment, and each image is opened. Nothing that was acknowledged before the cut may be missing. The same
+//! with the whole player, which fetches, plays and obeys meanwhile.
 #![allow(clippy::unwrap_used)] // helpers of tests are tests too
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use jukebox::catalogue::Catalogue;
 use jukebox::store::{Change, Done, Limits, Recovered, Stalled, Store, StoreError};
+use jukebox_core::checkpoint::Saved;
+use jukebox_core::library::Digest;
+use jukebox_tests::rig::house::House;
+use jukebox_tests::rig::player::Setup;
+use jukebox_tests::rig::until;
 
 const LIMITS: Limits = Limits { cap_bytes: 1 << 30, floor_bytes: 0 };
 const DEADLINE: Duration = Duration::from_secs(30);
+/// The calls that change files, and by which the player answers.
+const CALLS: &str = "trace=openat,pwrite64,write,sendto,ftruncate,fsync,fdatasync,rename,unlink,pwritev,fallocate";
 /// Tells this binary, started again, which directory to write to.
 const WRITER: &str = "JUKEBOX_TEST_STORE_WRITER";
 
@@ -179,9 +189,8 @@ fn again(dir: &Path, strace: Option<&Path>) -> Command {
     let this = std::env::current_exe().unwrap();
     let mut command = match strace {
         Some(log) => {
-            let calls = "trace=openat,pwrite64,write,ftruncate,fsync,fdatasync,rename,unlink,pwritev,fallocate";
             let mut c = Command::new("strace");
-            c.args(["-f", "-y", "-xx", "-s", "65536", "-e", calls, "-o"]).arg(log).arg(this);
+            c.args(["-f", "-y", "-xx", "-s", "65536", "-e", CALLS, "-o"]).arg(log).arg(this);
             c
         }
         None => Command::new(this),
@@ -217,8 +226,11 @@ enum Call {
     Ack(u64),
 }
 
-/// The calls of a trace that matter for files below `dir`, in order. Interrupted calls count when they end.
+/// The calls of a trace that matter for files in the folders `state` and `cache` of `dir`, in order. Interrupted calls count
+/// when they end.
 fn parse(trace: &str, dir: &Path) -> Vec<Call> {
+    let ours = |path: &Path| ["state", "cache"].iter().any(|part| path.starts_with(dir.join(part)));
+    let mut ends: BTreeMap<PathBuf, usize> = BTreeMap::new();
     let mut unfinished: BTreeMap<&str, String> = BTreeMap::new();
     let mut calls = Vec::new();
     for line in trace.lines() {
@@ -240,13 +252,14 @@ fn parse(trace: &str, dir: &Path) -> Vec<Call> {
         // `-y` shows the file behind a descriptor; the number at the end is the result.
         let of_fd = || {
             let path = PathBuf::from(unhex_text(args.split_once('<').unwrap().1.split_once('>').unwrap().0));
-            path.starts_with(dir).then_some(path)
+            ours(&path).then_some(path)
         };
         let strings: Vec<Vec<u8>> = args.split('"').skip(1).step_by(2).map(unhex).collect();
         let path = |n: usize| PathBuf::from(String::from_utf8(strings[n].clone()).unwrap());
         let number = || args.rsplit_once(')').unwrap().0.rsplit(',').next().unwrap().trim().parse::<usize>().unwrap();
         match name {
-            "openat" if path(0).starts_with(dir) => {
+            "openat" if ours(&path(0)) => {
+                ends.insert(path(0), 0);
                 calls.push(Call::Open { path: path(0), truncate: args.contains("O_TRUNC") });
             }
             "pwrite64" => {
@@ -254,13 +267,25 @@ fn parse(trace: &str, dir: &Path) -> Vec<Call> {
             }
             "ftruncate" => calls.extend(of_fd().map(|path| Call::Truncate { path, len: number() })),
             "fsync" | "fdatasync" => calls.extend(of_fd().map(|path| Call::Sync { path })),
-            "rename" if path(0).starts_with(dir) => calls.push(Call::Rename { from: path(0), to: path(1) }),
-            "unlink" if path(0).starts_with(dir) => calls.push(Call::Unlink { path: path(0) }),
-            "write" => match of_fd() {
-                Some(path) => panic!("{}: a write without a place cannot be replayed", path.display()),
+            "rename" if ours(&path(0)) => calls.push(Call::Rename { from: path(0), to: path(1) }),
+            "unlink" if ours(&path(0)) => calls.push(Call::Unlink { path: path(0) }),
+            "write" | "sendto" => match of_fd() {
+                // Such files are written from their start to their end.
+                Some(path) => {
+                    let at = ends.entry(path.clone()).or_default();
+                    let bytes = strings[0].clone();
+                    let written: usize = whole.rsplit_once("= ").unwrap().1.trim().parse().unwrap();
+                    assert_eq!(bytes.len(), written, "{}: a write in parts, or not recorded whole", path.display());
+                    calls.push(Call::Write { path, at: *at, bytes });
+                    *at += written;
+                }
                 None => {
                     let text = strings.first().map(|s| String::from_utf8_lossy(s).into_owned()).unwrap_or_default();
-                    calls.extend(text.trim().strip_prefix("ACK ").map(|n| Call::Ack(n.parse().unwrap())));
+                    let number = text.trim().strip_prefix("ACK ").or_else(|| {
+                        let id = text.split_once(COMMAND_ID).filter(|_| text.contains("\"status\":\"ok\""));
+                        id?.1.split('"').next()
+                    });
+                    calls.extend(number.map(|n| Call::Ack(n.parse().unwrap())));
                 }
             },
             "pwritev" | "fallocate" => assert!(of_fd().is_none(), "{name} is not replayed"),
@@ -311,16 +336,112 @@ fn no_acknowledged_change_is_lost_in_a_power_cut() {
     let log = work.path().join("trace");
     let status = again(&dir, Some(&log)).output().unwrap();
     assert!(status.status.success(), "{status:?}");
-    let state = dir.join("state");
-    let calls = parse(&fs::read_to_string(&log).unwrap(), &state);
+    let calls = parse(&fs::read_to_string(&log).unwrap(), &dir);
     let last = calls.iter().filter(|c| matches!(c, Call::Ack(_))).count();
     assert_eq!(last, 36, "every commit was acknowledged in the trace");
+    let checked = replay(&calls, &dir, usize::MAX, check);
+    println!("{} recorded calls, {checked} images, 0 acknowledged changes lost", calls.len());
+    assert!(checked > 500);
+}
 
+/// Ids of commands to the player begin like this; their number follows.
+const COMMAND_ID: &str = "\"id\":\"power-cut-";
+const COMMANDS: u64 = 60;
+
+/// What each command wants: a track, or a volume.
+fn wanted_volume(n: u64) -> Option<u64> {
+    n.is_multiple_of(2).then_some(n)
+}
+
+#[test]
+fn a_player_that_fetches_plays_and_obeys_survives_a_power_cut_at_every_write() {
+    let work = tempfile::tempdir().unwrap();
+    let log = work.path().join("trace");
+    let strace = ["strace", "-D", "-f", "-y", "-xx", "-s", "5000000", "-e", CALLS, "-o", log.to_str().unwrap()];
+    // A small copy first, then the original, as it comes out of the box.
+    let setup = Setup { by: strace.map(Into::into).to_vec(), store: String::new(), ..Setup::default() };
+    let songs = [("Waterloo", 12.0), ("Fernando", 5.0)];
+    let mut house = House::new(&songs, setup);
+    let ears = house.ears();
+    let socket = house.player.socket();
+    let mut replies = BufReader::new(socket.try_clone().unwrap()).lines();
+    for n in 1..=COMMANDS {
+        let id = format!("power-cut-{n:04}");
+        let command = match wanted_volume(n) {
+            Some(percent) => serde_json::json!({"verb": "volume", "percent": percent, "id": id}),
+            None => {
+                let title = if n == 1 { "waterloo" } else { "fernando" };
+                serde_json::json!({"verb": "add", "text": title, "twice": true, "by": n.to_string(), "id": id})
+            }
+        };
+        writeln!(&socket, "{command}").unwrap();
+        let reply = replies.next().unwrap().unwrap();
+        assert!(reply.contains("\"status\":\"ok\""), "{reply}");
+        if n == 1 {
+            ears.wait_from(0, DEADLINE, "sound", |m| m.topic.ends_with("/event/started"));
+        }
+    }
+    ears.wait_from(0, DEADLINE, "the next track", |m| m.topic.ends_with("/event/started") && m.json()["entry"] == 2);
+    let id = house.player.process().id().to_string();
+    house.player.process().terminate();
+    let player = house.folder().join("player");
+    let ended = |trace: &str| trace.lines().any(|l| l.starts_with(&id) && l.contains("+++ exited"));
+    let trace = until("the trace is written", DEADLINE, || fs::read_to_string(&log).ok().filter(|t| ended(t)));
+    let calls = parse(&trace, &player);
+    let last = calls.iter().filter(|c| matches!(c, Call::Ack(_))).count();
+    assert_eq!(last as u64, COMMANDS, "every command was acknowledged in the trace");
+    let checked = replay(&calls, &player, 1_000, check_player);
+    println!("{} recorded calls of a player, {checked} images, 0 acknowledged commands lost", calls.len());
+    assert!(checked >= 1_000);
+}
+
+/// A player as it would wake up.
+fn check_player(image: &Path, acked: u64, cut: Cut) {
+    let context = || format!("{cut:?} after command {acked}");
+    let (store, found, _) = open(image);
+    assert!(found.rejected.is_empty(), "{}: {:?}", context(), found.rejected);
+    let saved = Saved::load(found.rows);
+    assert!(saved.rejected.is_empty(), "{}: {:?}", context(), saved.rejected);
+    let played = saved.history.iter().map(|p| p.entry.by.clone());
+    let there: BTreeSet<_> = saved.queue.iter().map(|e| e.by.clone()).chain(played).collect();
+    let lost: Vec<_> = (1..=acked).filter(|n| wanted_volume(*n).is_none() && !there.contains(&n.to_string())).collect();
+    assert!(lost.is_empty(), "{}: {lost:?} are lost", context());
+    if let Some(meta) = saved.meta.filter(|_| acked > 1) {
+        // The command after the acknowledged one may be saved already.
+        let of = |n: u64| if n.is_multiple_of(2) { n } else { n - 1 };
+        let volume = u64::from(meta.volume);
+        assert!(volume == of(acked) || volume == of(acked + 1), "{}: volume {volume}", context());
+    } else {
+        assert!(acked <= 1, "{}: nothing is saved", context());
+    }
+    drop(Catalogue::open(&image.join("cache"), None).unwrap_or_else(|e| panic!("{}: {e}", context())));
+    let objects = store.objects();
+    let files = files(&image.join("cache/o"));
+    for file in &files {
+        let digest: Digest = file.file_name().unwrap().to_str().unwrap().parse().unwrap();
+        let bytes = objects.read_checked(&digest);
+        assert!(bytes.as_ref().is_none_or(|b| Digest::of(b) == digest), "{}: wrong bytes", context());
+        // What was written is torn only where the card had not taken it.
+        assert!(bytes.is_some() || !matches!(cut, Cut::All), "{}: {digest} is torn", context());
+        assert_eq!(objects.has(&digest), bytes.is_some(), "{}: what is torn is not there", context());
+    }
+}
+
+/// Every file below a folder, which may be missing.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().map(|e| e.unwrap().path());
+    entries.flat_map(|p| if p.is_dir() { files(&p) } else { vec![p] }).collect()
+}
+
+/// Lays out the files of `dir` as they may lie on the card after a cut at each call, and checks each image with the number of
+/// the last acknowledgement: all images, or about `most` of them, evenly. How many that were.
+fn replay(calls: &[Call], dir: &Path, most: usize, check: impl Fn(&Path, u64, Cut)) -> usize {
     let memory = Path::new("/dev/shm");
     let images = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
     let mut files: BTreeMap<PathBuf, File> = BTreeMap::new();
-    let (mut acked, mut checked, mut random) = (0, 0, 1u64);
-    for call in &calls {
+    let (mut acked, mut checked, mut seen, mut random) = (0, 0, 0usize, 1u64);
+    let all = 3 * calls.iter().filter(|c| !matches!(c, Call::Open { .. })).count();
+    for call in calls {
         match call {
             Call::Ack(n) => acked = *n,
             Call::Open { path, truncate } => {
@@ -332,12 +453,12 @@ fn no_acknowledged_change_is_lost_in_a_power_cut() {
                 continue;
             }
             Call::Write { path, at, bytes } => {
-                let f = files.get_mut(path).unwrap();
+                let f = files.entry(path.clone()).or_default();
                 apply(&mut f.now, *at, Some(bytes));
                 f.since.push((*at, Some(bytes.clone())));
             }
             Call::Truncate { path, len } => {
-                let f = files.get_mut(path).unwrap();
+                let f = files.entry(path.clone()).or_default();
                 apply(&mut f.now, *len, None);
                 f.since.push((*len, None));
             }
@@ -354,20 +475,25 @@ fn no_acknowledged_change_is_lost_in_a_power_cut() {
             Call::Unlink { path } => drop(files.remove(path)),
         }
         for cut in [Cut::All, Cut::None, Cut::Half] {
+            seen += 1;
+            // The same number of images whatever the number of calls.
+            if most < all && seen * most / all == (seen - 1) * most / all {
+                continue;
+            }
             let image = images.path().join(format!("{checked}"));
-            lay_out(&files, &state, &image.join("state"), cut, &mut random);
+            lay_out(&files, dir, &image, cut, &mut random);
             check(&image, acked, cut);
             fs::remove_dir_all(&image).unwrap();
             checked += 1;
         }
     }
-    println!("{} recorded calls, {checked} images, 0 acknowledged changes lost", calls.len());
-    assert!(checked > 500);
+    checked
 }
 
-fn lay_out(files: &BTreeMap<PathBuf, File>, state: &Path, to: &Path, cut: Cut, random: &mut u64) {
-    fs::create_dir_all(to).unwrap();
-    for (path, f) in files.iter().filter(|(p, _)| *p != state) {
+fn lay_out(files: &BTreeMap<PathBuf, File>, dir: &Path, to: &Path, cut: Cut, random: &mut u64) {
+    // A folder is opened, too, to make names durable.
+    let folders: BTreeSet<_> = files.keys().flat_map(|p| p.ancestors().skip(1)).collect();
+    for (path, f) in files.iter().filter(|(p, _)| !folders.contains(p.as_path())) {
         let content = match cut {
             Cut::All => f.now.clone(),
             Cut::None => f.synced.clone(),
@@ -383,7 +509,9 @@ fn lay_out(files: &BTreeMap<PathBuf, File>, state: &Path, to: &Path, cut: Cut, r
                 content
             }
         };
-        fs::write(to.join(path.strip_prefix(state).unwrap()), content).unwrap();
+        let file = to.join(path.strip_prefix(dir).unwrap());
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, content).unwrap();
     }
 }
 

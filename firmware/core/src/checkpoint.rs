@@ -13,6 +13,7 @@ use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 use crate::budget::Month;
+use crate::card::Written;
 use crate::command::{Seen, WINDOW, Window};
 use crate::event::{Event, Outbox};
 use crate::history::{History, MAX_PLAYS, Play};
@@ -87,6 +88,13 @@ pub struct Meta {
     /// The latest time that was known: no time before it is believed after a restart.
     #[n(10)]
     pub time: Option<UnixMs>,
+    /// What was written to the card.
+    #[n(11)]
+    #[cbor(default)]
+    pub written: Written,
+    /// What errors of the sound device have made its period, in milliseconds.
+    #[n(12)]
+    pub period_ms: Option<u32>,
 }
 
 /// Planned silence once an entry has ended.

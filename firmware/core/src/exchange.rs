@@ -64,6 +64,8 @@ pub struct Settings {
     pub idle_close: Span,
     /// Whether Home Assistant is told about the player.
     pub home_assistant: bool,
+    /// Written to the card in a day, in bytes, beyond which only what will be needed is fetched.
+    pub write_budget: u64,
     /// Plays are remembered for so long.
     pub history_keep: Span,
     /// The live streams that may be added: [`Rule`](crate::station::Rule)s as they are written.
@@ -180,10 +182,12 @@ pub enum Throttle {
 pub struct Vitals {
     /// Free on the card, in MB.
     pub disk_free_mb: Option<u64>,
-    /// Written to the card since the process started, in MB.
-    pub written_mb: Option<u64>,
-    /// The card is full or broken: what could not be written is not saved.
-    pub disk_trouble: bool,
+    /// Written to the card since the process started, in bytes.
+    pub written: Option<u64>,
+    /// Days since 1970 in local time, once the time is known.
+    pub day: Option<u32>,
+    /// Why the card takes nothing, or not all: what could not be written is not saved.
+    pub disk: Option<Reason>,
     /// Temperature of the processor, in degrees Celsius.
     pub cpu_c: Option<i16>,
     /// What holds it back just now; none where nobody tells.
@@ -341,7 +345,7 @@ pub enum Output {
     },
     /// Try one TCP connect to the office; answered by [`Input::Link`].
     Probe,
-    /// Keep these in the store, and nothing else for certain.
+    /// These tracks (records) are to be played, in this order: what belongs to them goes last when the store needs room.
     Pin(Vec<Digest>),
     /// Ask the catalogue; answered by [`Input::Found`].
     Search {
@@ -420,6 +424,11 @@ pub enum Output {
     Tune(Option<Station>),
     /// For the panel.
     Show(Box<View>),
+    /// The period of the sound device is to be at least so long from now on.
+    Period {
+        /// In milliseconds.
+        ms: u32,
+    },
     /// Frames stand still: mend the sound path. After [`Step::Restart`] everything is ordered anew.
     Heal(Step),
 }

@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 use serde_json::json;
 
 use crate::budget::Budget;
+use crate::card::{Card, Written};
 use crate::checkpoint::{Changes, Intent, Meta, Position, Saved, StopAfter};
 use crate::command::{Request, Window};
 use crate::event::Outbox;
@@ -23,6 +24,7 @@ use crate::ledger::SAVE_AFTER;
 use crate::library::TrackId;
 use crate::link::Link;
 use crate::live::Live;
+use crate::period::Period;
 use crate::planner::Planner;
 use crate::playback::{Happened, Playback};
 use crate::queue::Queue;
@@ -94,6 +96,10 @@ pub struct Jukebox {
     pub(crate) muted: bool,
     pub(crate) catalogue: Catalogue,
     pub(crate) vitals: Vitals,
+    pub(crate) card: Card,
+    pub(crate) period: Period,
+    /// Revisions of queue and fallback that the store was told of.
+    pub(crate) pinned: Option<(u64, u64)>,
     pub(crate) bots: bool,
     pub(crate) name_taken: bool,
     pub(crate) overlay_until: Option<Instant>,
@@ -171,6 +177,8 @@ impl Jukebox {
             fallback_next: None,
             hours_open: false,
             time: None,
+            written: Written::default(),
+            period_ms: None,
         });
         let current = saved.queue.current().map(|e| e.id);
         let start = current.and_then(|id| Position::read(position?, id)).unwrap_or_default();
@@ -203,6 +211,9 @@ impl Jukebox {
             muted: meta.muted,
             catalogue: Catalogue { library: meta.library, ..Catalogue::default() },
             vitals: Vitals::default(),
+            card: Card::new(meta.written),
+            period: Period::new(meta.period_ms),
+            pinned: None,
             bots: false,
             name_taken: false,
             overlay_until: None,
@@ -234,6 +245,7 @@ impl Jukebox {
         it.kept = it.outbox.last_key();
         it.playback.end_after(it.stop_after.as_ref().map(|s| s.entry));
         it.order_volume(20);
+        it.out.extend(meta.period_ms.map(|ms| Output::Period { ms }));
         let end = if first {
             "none"
         } else if meta.clean_end {
@@ -272,6 +284,7 @@ impl Jukebox {
                 let line = if self.fallback.on.is_some() { &self.fallback.list } else { &self.queue };
                 let happened = self.playback.hear(self.now, h, line);
                 happened.into_iter().for_each(|h| self.happened(h));
+                self.lengthen_period(h.xruns);
                 // What follows from it follows in the turn of the input behind it.
                 return self.heal(h.music_frames);
             }
@@ -300,7 +313,7 @@ impl Jukebox {
                 }
             }
             Input::Catalogue(c) => self.catalogue_changed(c),
-            Input::Vitals(v) => self.vitals = v,
+            Input::Vitals(v) => self.look_at(v),
             Input::Reloaded(r) => self.reloaded(r),
             Input::Shutdown => self.shutdown(),
         }
@@ -385,15 +398,15 @@ impl Jukebox {
     fn report(&mut self, report: Report) {
         match report {
             Report::Decoded { seq } => self.playback.decoded(seq),
-            Report::Torn { generation, entry, digest, .. } => {
+            Report::Torn { seq, entry, digest, .. } => {
                 self.planner.torn(entry, digest);
-                if generation == self.playback.generation() {
-                    let at = self.playback.position(&self.queue);
-                    self.playback.rewind(at, false);
-                }
+                self.give_anew(seq);
             }
             Report::Undecodable { entry, .. } if self.stream(Some(entry)).is_some() => self.spoil_stream(entry),
-            Report::Undecodable { entry, .. } => self.planner.spoil(entry, Reason::Undecodable),
+            Report::Undecodable { seq, entry, digest, .. } => {
+                digest.into_iter().for_each(|d| self.planner.undecodable(entry, d));
+                self.give_anew(seq);
+            }
             Report::Output(state) => {
                 let name = |s: &OutputState| match s {
                     OutputState::Open { name, .. } => Some(name.to_string()),
@@ -406,6 +419,14 @@ impl Jukebox {
                     self.event("output", json!({"from": from, "to": to}));
                 }
             }
+        }
+    }
+
+    /// A piece could not be played.
+    fn give_anew(&mut self, seq: u64) {
+        if !self.playback.give_anew(seq) {
+            let at = self.playback.position(self.line());
+            self.playback.rewind(at, false);
         }
     }
 

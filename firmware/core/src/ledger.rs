@@ -37,6 +37,8 @@ impl Jukebox {
             fallback_next: self.fallback_next,
             hours_open: self.hours_open,
             time: self.unix(self.now).max(self.time_saved),
+            written: self.card.today,
+            period_ms: self.period.ms,
         }
     }
 

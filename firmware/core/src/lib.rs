@@ -8,6 +8,7 @@
 extern crate alloc;
 
 pub mod budget;
+pub mod card;
 pub mod checkpoint;
 pub mod command;
 pub mod event;
@@ -23,6 +24,7 @@ pub mod library;
 pub mod link;
 pub mod live;
 mod obey;
+mod period;
 mod plan;
 pub mod planner;
 pub mod playback;

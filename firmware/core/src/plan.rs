@@ -151,6 +151,14 @@ impl Plan {
         }
     }
 
+    /// Goes without the rendition that this segment is of; whether there was one.
+    pub(crate) fn without(&mut self, digest: Digest) -> bool {
+        let holds = |h: &Held| h.pages.iter().flatten().any(|page| page.index.segments().any(|s| s.digest == digest));
+        let before = self.held.len();
+        self.held.retain(|h| !holds(h));
+        self.held.len() < before
+    }
+
     /// Keeps only that all of it is on board: it is far away, and details cost memory.
     pub(crate) fn put_away(&mut self) {
         (self.whole, self.record, self.held) = (true, None, Vec::new());
@@ -278,20 +286,6 @@ impl Plan {
         let last = self.pages().checked_sub(1).and_then(|p| self.slots(p)).unwrap_or(SEGMENTS_PER_PAGE);
         let all = self.pages().saturating_sub(1) * SEGMENTS_PER_PAGE + last;
         if self.pages() == 0 { 0 } else { (have * 100 / all.max(1)).min(100) as u8 }
-    }
-
-    /// Everything in the store that the plan needs: record, index pages, and the segments that would be played.
-    pub(crate) fn pins(&self, pins: &mut Vec<Digest>) {
-        pins.push(self.digest);
-        for (r, h) in self.held.iter().enumerate() {
-            for (p, x) in h.rendition.index.iter().enumerate().filter(|(p, _)| h.page(*p).is_some()) {
-                pins.push(x.object);
-                let better = self.have(p, r + 1);
-                let segments = h.page(p).into_iter().flat_map(|page| page.index.segments());
-                // What is wanted and not yet here is pinned too: it may be on its way into the store.
-                pins.extend(segments.enumerate().filter(|(k, _)| better & (1 << k) == 0).map(|(_, s)| s.digest));
-            }
-        }
     }
 }
 

@@ -41,6 +41,10 @@ const STARTED: Span = Span::s(20);
 const SPARE: Span = Span::s(600);
 /// A start looks so far ahead.
 const HORIZON: Span = Span::s(60);
+/// What the store had no room for is wished for again after this long, if it is needed before long,
+const FULL_RETRY: Span = Span::s(5);
+/// and after this long, if it is not.
+const FULL_RETRY_LATER: Span = Span::s(60);
 /// A segment of an original that takes longer than this is left to a better link.
 const TOO_SLOW: Span = Span::s(20);
 
@@ -62,6 +66,31 @@ pub struct Wish {
     pub deadline: Span,
     /// Whether the answer should hold the bytes (records and index pages), or they just go into the store (segments).
     pub read: bool,
+    /// What it is for: that decides what goes where there is no room for it.
+    pub keep: Keep,
+}
+
+/// What an object in the store is for, and so how long it stays there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Keep {
+    /// The record of the track that it belongs to.
+    pub track: Option<Digest>,
+    /// Which of the track's objects go first.
+    pub tier: Tier,
+}
+
+/// Of two objects of a track the one of the later tier goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Tier {
+    /// What is missing for the sound of this moment.
+    Now,
+    /// Record, index, and the smallest rendition: without these nothing sounds.
+    Small,
+    /// A rendition between the smallest and the original; what is no track's.
+    #[default]
+    Middle,
+    /// The original, where there is a smaller one beside it.
+    Original,
 }
 
 /// The answer to a wish: the bytes if it was to be read.
@@ -141,6 +170,8 @@ pub struct Need {
     pub hopeful_kbps: Option<u32>,
     /// How far the link is to be spared.
     pub thrift: Thrift,
+    /// The card is full, or has taken enough today: only what will be needed.
+    pub spare_card: bool,
     /// Nothing passes the link.
     pub down: bool,
     /// Nothing stands in for what waits: begin with what is here.
@@ -160,14 +191,14 @@ pub struct Planner {
     void: Vec<u64>,
     last_wish: u64,
     trouble: Option<Trouble>,
+    /// There was no room for something of this purpose: until then neither for it nor for what is less urgent.
+    full: Option<(Purpose, Instant)>,
     /// Transfer rate to hope for, in kbit/s.
     hopeful_kbps: Option<u32>,
     /// A start waits for nothing but its first segment.
     eager: bool,
     /// State of a xorshift generator, for jitter.
     random: u64,
-    /// What should be kept in the store has changed.
-    news: bool,
     /// Counts what could make another wish possible.
     turn: u64,
     /// There was nothing to wish for at this turn, playhead (in seconds) and estimate.
@@ -187,9 +218,9 @@ impl Planner {
 
     /// Drops the plans of entries that are not in the line any more. Returns the wishes that nobody has any more.
     pub fn keep_only(&mut self, now: Instant, in_line: impl Fn(EntryId) -> bool) -> Vec<u64> {
-        let before = self.plans.len();
         self.plans.retain(|p| in_line(p.entry));
-        self.news |= self.plans.len() != before;
+        // A track less is room for others.
+        self.full = None;
         // What was in trouble may be gone: look at once.
         self.hurry(now);
         self.under_way.extract_if(.., |w| !in_line(w.entry)).map(|w| w.id).collect()
@@ -207,10 +238,13 @@ impl Planner {
         if !self.may_wish(now, need) {
             return None;
         }
+        if self.full.is_some_and(|f| f.1 <= now) {
+            self.full = None;
+        }
         let here = (self.turn, need.pace, need.kbps);
-        let found = self.look(line, spare, need);
+        let found = self.look(line, spare, need).filter(|f| self.full.is_none_or(|full| f.2 < full.0));
         let Some((i, part, purpose)) = found else {
-            if self.under_way.is_empty() {
+            if self.under_way.is_empty() && self.full.is_none() {
                 // Nothing is missing any more.
                 self.trouble = None;
             }
@@ -233,7 +267,8 @@ impl Planner {
     /// Whether it is worth while to look for a wish: something has changed since there was none.
     pub fn may_wish(&self, now: Instant, need: Need) -> bool {
         let pausing = self.trouble.is_some_and(|t| t.again > now || !self.under_way.is_empty());
-        !pausing && (need.silent || self.content != Some((self.turn, need.pace, need.kbps)))
+        let room = self.full.is_some_and(|f| f.1 <= now);
+        !pausing && (need.silent || room || self.content != Some((self.turn, need.pace, need.kbps)))
     }
 
     /// Wishes that were given up for a more urgent one.
@@ -242,10 +277,15 @@ impl Planner {
     }
 
     fn look(&mut self, line: &[Ahead], spare: &[Ahead], need: Need) -> Option<(usize, Part, Purpose)> {
-        let all = Span(u64::MAX / 2);
         self.small(line, Span(0), need.ahead, Purpose::Safety, need)
             .or_else(|| self.small(spare, Span(0), SPARE, Purpose::Spare, need))
-            .or_else(|| self.better(line, NEAR.min(need.ahead), need, false).filter(|_| need.thrift < Thrift::Frugal))
+            .or_else(|| if need.spare_card { None } else { self.look_further(line, spare, need) })
+    }
+
+    /// What is good to have and not needed yet.
+    fn look_further(&mut self, line: &[Ahead], spare: &[Ahead], need: Need) -> Option<(usize, Part, Purpose)> {
+        let all = Span(u64::MAX / 2);
+        None.or_else(|| self.better(line, NEAR.min(need.ahead), need, false).filter(|_| need.thrift < Thrift::Frugal))
             .or_else(|| self.small(line, need.ahead, all, Purpose::Reserve, need))
             .or_else(|| self.small(spare, SPARE, all, Purpose::Reserve, need).filter(|_| need.thrift < Thrift::Frugal))
             .or_else(|| self.better(line, need.ahead, need, true).filter(|_| need.thrift == Thrift::None))
@@ -432,7 +472,7 @@ impl Planner {
     /// The answer to a wish. A track's own fault marks its plan, the link's starts a pause.
     pub fn arrived(&mut self, now: Instant, id: u64, arrival: Arrival, silent: bool) {
         let Some(i) = self.under_way.iter().position(|w| w.id == id) else { return };
-        let UnderWay { entry, part, .. } = self.under_way.swap_remove(i);
+        let UnderWay { entry, part, purpose, .. } = self.under_way.swap_remove(i);
         self.turn += 1;
         let outcome = match arrival {
             Ok(bytes) => {
@@ -444,6 +484,12 @@ impl Planner {
         let Err(reason) = outcome else { return };
         if reason.action() == Action::Skip {
             return self.spoil(entry, reason);
+        }
+        if reason.action() == Action::Heal && purpose > Purpose::Sound {
+            // All that is there is more likely to be played: no trouble.
+            let again = if purpose == Purpose::Safety { FULL_RETRY } else { FULL_RETRY_LATER };
+            self.full = Some((self.full.map_or(purpose, |f| f.0.min(purpose)), now + again));
+            return;
         }
         let (since, tries) = self.trouble.map_or((now, 0), |t| (t.since, t.tries + 1));
         let mut trouble = Trouble { reason, since, again: now, tries };
@@ -488,7 +534,8 @@ impl Planner {
 
     /// When it is time to ask for a wish again by itself.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.trouble.filter(|_| self.under_way.is_empty()).map(|t| t.again)
+        let trouble = self.trouble.filter(|_| self.under_way.is_empty()).map(|t| t.again);
+        [trouble, self.full.map(|f| f.1)].into_iter().flatten().min()
     }
 
     /// What the link keeps us waiting for, and since when.
@@ -573,8 +620,21 @@ impl Planner {
         }
     }
 
-    /// What cannot be decoded although its digest is right.
-    pub fn spoil(&mut self, entry: EntryId, reason: Reason) {
+    /// A segment cannot be decoded although its digest is right: its rendition is of no use; with the last one the track is.
+    pub fn undecodable(&mut self, entry: EntryId, digest: Digest) {
+        let Some(plan) = self.plans.iter_mut().find(|p| p.entry == entry) else { return };
+        if plan.without(digest) {
+            // What is under way goes by the numbers of the renditions, which are others now.
+            self.void.extend(self.under_way.extract_if(.., |w| w.entry == entry).map(|w| w.id));
+            self.turn += 1;
+        }
+        if self.find(entry).is_some_and(|p| p.held.is_empty()) {
+            self.spoil(entry, Reason::Undecodable);
+        }
+    }
+
+    /// It is the entry's own fault that it cannot be played.
+    fn spoil(&mut self, entry: EntryId, reason: Reason) {
         self.turn += 1;
         if let Some(plan) = self.plans.iter_mut().find(|p| p.entry == entry) {
             plan.bad = Some(reason);
@@ -589,16 +649,6 @@ impl Planner {
     /// How much of an entry is on board, in percent.
     pub fn on_board_pct(&self, entry: EntryId) -> u8 {
         self.find(entry).map_or(0, Plan::pct)
-    }
-
-    /// Everything that the plans need, if that has changed since it was asked last: the store must not drop it.
-    pub fn pins(&mut self) -> Option<Vec<Digest>> {
-        if !core::mem::take(&mut self.news) {
-            return None;
-        }
-        let mut pins = Vec::new();
-        self.plans.iter().for_each(|p| p.pins(&mut pins));
-        Some(pins)
     }
 
     fn find(&self, entry: EntryId) -> Option<&Plan> {
@@ -617,7 +667,11 @@ impl Planner {
         self.last_wish += 1;
         let (id, plan) = (self.last_wish, &self.plans[i]);
         self.under_way.push(UnderWay { id, entry: plan.entry, part, purpose, since: now });
-        let whole = |object| Wish { id, object, range: None, digest: object, deadline: Span::s(10), read: true };
+        let keep = |tier| Keep { track: Some(plan.digest), tier };
+        let whole = |object| {
+            let (deadline, keep) = (Span::s(10), keep(Tier::Small));
+            Wish { id, object, range: None, digest: object, deadline, read: true, keep }
+        };
         let of = |rank: usize| plan.held.get(rank).map(|h| &h.rendition);
         match part {
             Part::Record => whole(plan.digest),
@@ -633,7 +687,14 @@ impl Planner {
                 let least = if need.kbps.is_some_and(|k| k >= FITFUL_KBPS) { 8_000 } else { 30_000 };
                 let deadline = Span::ms(ms.clamp(least, 120_000));
                 let object = of(rank).map_or(plan.digest, |r| r.object);
-                Wish { id, object, range: Some((offset, found.length)), digest: found.digest, deadline, read: false }
+                let keep = keep(match rank {
+                    _ if purpose == Purpose::Sound => Tier::Now,
+                    0 => Tier::Small,
+                    _ if rank + 1 == plan.held.len() => Tier::Original,
+                    _ => Tier::Middle,
+                });
+                let (range, digest) = (Some((offset, found.length)), found.digest);
+                Wish { id, object, range, digest, deadline, read: false, keep }
             }
         }
     }
@@ -641,7 +702,6 @@ impl Planner {
     fn take(&mut self, entry: EntryId, part: Part, bytes: Option<Vec<u8>>) -> Result<(), Reason> {
         let Some(plan) = self.plans.iter_mut().find(|p| p.entry == entry) else { return Ok(()) };
         let bytes = bytes.unwrap_or_default();
-        self.news |= !matches!(part, Part::Segment { .. });
         match part {
             Part::Record => plan.set_record(Record::parse(&bytes).map_err(unreadable)?, self.original_only),
             Part::Index { rank, page } => {

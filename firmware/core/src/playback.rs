@@ -48,6 +48,16 @@ pub struct Next {
     pub start: Frames,
 }
 
+/// A piece that is with the decoder and not yet in the ring.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Given {
+    seq: u64,
+    entry: EntryId,
+    slot: usize,
+    /// The one given before it for this entry; 0: none.
+    before: u64,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Fed {
     entry: EntryId,
@@ -60,7 +70,7 @@ struct Fed {
     next: usize,
     /// So long before the end of the entry before it begins.
     overlap: Span,
-    /// The last piece given for it.
+    /// The last piece given for it; 0: none.
     last_seq: u64,
     /// The rendition of that piece.
     rendition: RenditionName,
@@ -74,7 +84,7 @@ pub struct Playback {
     intent: Intent,
     generation: u32,
     seq: u64,
-    given: VecDeque<(u64, EntryId)>,
+    given: VecDeque<Given>,
     line: VecDeque<Fed>,
     /// Where another rendition begins in what was given: entry, time, which.
     changes: VecDeque<(EntryId, Span, RenditionName)>,
@@ -325,13 +335,35 @@ impl Playback {
         let Some(next) = self.line.get(i + 1) else { return true };
         let last = self.line[i].last_seq;
         // While the decoder is still at the entry that stays, nothing of the next one is in the ring, unless they overlap.
-        if next.overlap > Span(0) || !self.given.iter().any(|g| g.0 == last) {
+        if next.overlap > Span(0) || !self.given.iter().any(|g| g.seq == last) {
             return false;
         }
-        self.line.truncate(i + 1);
-        self.given.retain(|g| g.0 <= last);
-        self.orders.push(Order::Forget { seq: last });
+        self.forget_after(i, last);
         true
+    }
+
+    /// Piece `seq` could not be played: it is given anew once it is on board again, or another rendition of it is. What was
+    /// given after it was dropped. False: two entries overlap there, and only a new generation helps.
+    pub fn give_anew(&mut self, seq: u64) -> bool {
+        let Some(piece) = self.given.iter().find(|g| g.seq == seq).copied() else { return true };
+        let Some(i) = self.line.iter().position(|f| f.entry == piece.entry) else { return true };
+        if self.line.iter().skip(i.max(1)).any(|f| f.overlap > Span(0)) {
+            return false;
+        }
+        self.forget_after(i, seq - 1);
+        if let Some(fed) = self.line.back_mut() {
+            (fed.complete, fed.last_seq, fed.next) = (false, piece.before, piece.slot);
+        }
+        true
+    }
+
+    /// Nothing is with the decoder behind piece `seq`, of the `i`th entry of the line.
+    fn forget_after(&mut self, i: usize, seq: u64) {
+        self.line.truncate(i + 1);
+        let line = &self.line;
+        self.changes.retain(|c| line.iter().any(|f| f.entry == c.0));
+        self.given.retain(|g| g.seq <= seq);
+        self.orders.push(Order::Forget { seq });
     }
 
     /// Counts flushes: what is reported of another generation is void.
@@ -451,7 +483,11 @@ impl Playback {
                     let Some(n) = planner.locate(e, start) else { break };
                     (e, n, start, planner.ready(e, n, None))
                 }
-                (None, Some(i)) => (self.line[i].entry, self.line[i].next, Frames::default(), self.on(i, planner)),
+                (None, Some(i)) => {
+                    let fed = &self.line[i];
+                    let from = if fed.last_seq == 0 { fed.start } else { Frames::default() };
+                    (fed.entry, fed.next, from, self.on(i, planner))
+                }
                 (None, None) => break,
             };
             let last = on.map(|i| self.line[i].rendition);
@@ -478,14 +514,15 @@ impl Playback {
             }
             self.seq += 1;
             let Some(fed) = self.line.iter_mut().rfind(|f| f.entry == entry) else { break };
-            (fed.complete, fed.last_seq, fed.rendition) = (ready.last, self.seq, ready.rendition.name);
+            let before = core::mem::replace(&mut fed.last_seq, self.seq);
+            (fed.complete, fed.rendition) = (ready.last, ready.rendition.name);
             fed.next = n + 1;
             if last != Some(ready.rendition.name) {
                 let (r, body) = (&ready.rendition, ready.segment.first_frame);
                 let begin = Frames::new(body.saturating_sub(r.delay), r.init.rate).span().max(from.span());
                 self.changes.push_back((entry, begin, r.name));
             }
-            self.given.push_back((self.seq, entry));
+            self.given.push_back(Given { seq: self.seq, entry, slot: n, before });
             self.orders.push(Order::Play(Piece {
                 seq: self.seq,
                 generation: self.generation,
@@ -519,8 +556,8 @@ impl Playback {
     /// A piece is in the ring.
     pub fn decoded(&mut self, seq: u64) {
         // Pieces of two entries that overlap are not decoded in the order in which they were given.
-        let Some(entry) = self.given.iter().find(|g| g.0 == seq).map(|g| g.1) else { return };
-        self.given.retain(|g| g.0 > seq || g.1 != entry);
+        let Some(entry) = self.given.iter().find(|g| g.seq == seq).map(|g| g.entry) else { return };
+        self.given.retain(|g| g.seq > seq || g.entry != entry);
     }
 
     /// The sound device changed.

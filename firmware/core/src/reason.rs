@@ -53,6 +53,8 @@ pub enum Reason {
     NoOutput,
     /// The card is full.
     DiskFull,
+    /// The card or its driver reports an error.
+    DiskFault,
 }
 
 /// What the player does about it.
@@ -81,7 +83,7 @@ pub enum Who {
 
 impl Reason {
     /// Every reason, for the documentation and its test.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::NoRoute,
         Self::Dns,
         Self::Refused,
@@ -104,6 +106,7 @@ impl Reason {
         Self::NoStream,
         Self::NoOutput,
         Self::DiskFull,
+        Self::DiskFault,
     ];
 
     /// The row of the table: code, sentence of at most 42 characters, full sentence, action, who.
@@ -211,6 +214,13 @@ impl Reason {
                 ("no_output", "No sound device", "None of the configured sound devices is there.", Heal, Player)
             }
             Self::DiskFull => ("disk_full", "The card is full", "The player's card is full.", Heal, Time),
+            Self::DiskFault => (
+                "disk_fault",
+                "The card cannot be written",
+                "The player's card cannot be written: it may be worn out.",
+                Heal,
+                Player,
+            ),
         }
     }
 

@@ -141,7 +141,7 @@ pub enum Report {
         seq: u64,
     },
     /// A segment in the store is missing or has another digest (torn by a power cut): fetch it again. The piece was dropped,
-    /// and all that follow it in its generation.
+    /// and so is all that follows it in its generation, until that is forgotten ([`Order::Forget`]) or flushed.
     Torn {
         /// Which.
         seq: u64,
@@ -152,7 +152,7 @@ pub enum Report {
         /// Its segment.
         digest: Digest,
     },
-    /// The digest is right and yet it cannot be decoded: the track's fault. Followed by nothing of this entry.
+    /// The digest is right and yet nothing of it can be decoded: the rendition's fault. The piece was dropped likewise.
     Undecodable {
         /// Which.
         seq: u64,
@@ -160,6 +160,8 @@ pub enum Report {
         generation: u32,
         /// Its entry.
         entry: EntryId,
+        /// Its segment; none for a station.
+        digest: Option<Digest>,
         /// What the decoder said.
         why: Arc<str>,
     },
@@ -176,6 +178,8 @@ pub enum OutputState {
         name: Arc<str>,
         /// Frames a second.
         rate: u32,
+        /// How often it asks for frames, in milliseconds.
+        period_ms: u32,
     },
     /// Closed on purpose.
     Closed,

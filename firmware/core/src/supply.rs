@@ -34,7 +34,8 @@ impl Jukebox {
         // A request that failed is no proof that nothing passes: a probe is.
         let down = self.unreached && self.link.down_since().is_some();
         let eager = !self.settings.fallback.when_waiting;
-        let need = Need { ahead, silent, kbps, hopeful_kbps, thrift, down, eager, pace };
+        let spare_card = self.spares_card();
+        let need = Need { ahead, silent, kbps, hopeful_kbps, thrift, spare_card, down, eager, pace };
         if self.planner.may_wish(self.now, need) {
             let queue: Vec<Ahead> = self.walk(&self.queue).collect();
             let spare: Vec<Ahead> = self.walk(&self.fallback.list).collect();
@@ -43,10 +44,19 @@ impl Jukebox {
             }
         }
         self.out.extend(self.planner.voided().map(|id| Output::Cancel { id }));
-        self.out.extend(self.planner.pins().map(Output::Pin));
+        self.pin();
         if self.probe_at().is_some_and(|t| t <= self.now) {
             (self.probing, self.probed_at) = (true, self.now);
             self.out.push_back(Output::Probe);
+        }
+    }
+
+    /// Tells the store what is to be played, in order: the queue, then the fallback.
+    fn pin(&mut self) {
+        let lines = (self.queue.revision(), self.fallback.list.revision());
+        if self.pinned.replace(lines) != Some(lines) {
+            let tracks = self.queue.iter().chain(self.fallback.list.iter()).map(|e| e.record).collect();
+            self.out.push_back(Output::Pin(tracks));
         }
     }
 

@@ -43,7 +43,7 @@ pub(crate) struct Told {
     queue_at: Instant,
     volume: Option<u8>,
     mute: Option<bool>,
-    health: Option<crate::view::Grade>,
+    health: Option<(crate::view::Grade, Option<Reason>)>,
     health_at: Instant,
     /// The playlists in the description for Home Assistant.
     described: Option<Vec<SavedList>>,
@@ -121,7 +121,7 @@ impl Jukebox {
         if self.told.mute.replace(self.muted) != Some(self.muted) {
             self.push(Output::Publish { topic: Topic::Mute, payload: format!("{}", self.muted) });
         }
-        let grade = self.link.grade();
+        let grade = (self.link.grade(), self.vitals.disk);
         if self.told.health != Some(grade)
             || self.now.since(self.told.health_at) >= health_every(self.budget.is_metered())
         {
@@ -226,7 +226,12 @@ impl Jukebox {
             underruns: heard.underrun_frames,
             xruns: heard.xruns,
             disk_free_mb: self.vitals.disk_free_mb,
-            written_mb: self.vitals.written_mb,
+            disk: self.card_trouble().map(|(r, since)| Because {
+                code: r.code(),
+                text: r.text(),
+                since: self.at(since),
+            }),
+            written_mb_today: self.written_mb_today(),
             wasted_kb: self.wasted / 1_000,
             catalogue_tracks: self.catalogue.tracks,
             cpu_c: self.vitals.cpu_c,
@@ -371,8 +376,8 @@ impl Jukebox {
     fn warning(&self) -> Option<&'static str> {
         let throttled = self.vitals.throttled.as_deref().unwrap_or_default();
         let trouble = self.planner.trouble().map(|t| t.0).filter(|r| r.who() != Who::Network);
-        if self.vitals.disk_trouble {
-            Some(Reason::DiskFull.short())
+        if let Some(disk) = self.vitals.disk {
+            Some(disk.short())
         } else if throttled.contains(&Throttle::UnderVoltage) {
             Some("Power supply too weak")
         } else if throttled.contains(&Throttle::Hot) || self.vitals.cpu_c.is_some_and(|c| c >= HOT_C) {

@@ -243,8 +243,10 @@ pub struct Health<'a> {
     pub xruns: u32,
     /// Free on the card, in MB.
     pub disk_free_mb: Option<u64>,
-    /// Written to the card since the process started, in MB.
-    pub written_mb: Option<u64>,
+    /// Why the card takes nothing, if so.
+    pub disk: Option<Because>,
+    /// Written to the card since midnight, in MB.
+    pub written_mb_today: Option<u64>,
     /// Came over the link for nothing since the process started (failed, given up, or second), in kB.
     pub wasted_kb: u64,
     /// Tracks in the catalogue.

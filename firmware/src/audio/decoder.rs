@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use jukebox_board::output::Content;
 use jukebox_core::library::{Digest, SegmentRef};
-use jukebox_core::sound::{EntryId, LivePiece, OutputState, PIECES_AHEAD, Piece, Report};
+use jukebox_core::sound::{LivePiece, OutputState, PIECES_AHEAD, Piece, Report};
 use jukebox_core::time::{Frames, Span};
 
 use super::Settings;
@@ -63,8 +63,9 @@ pub(crate) struct Decoder<Read, Tell> {
     pieces: VecDeque<Piece>,
     /// A station that comes after all pieces, and what plays it.
     live: Option<(LivePiece, Option<LiveDeck>)>,
-    /// What is in the deck, or was last.
+    /// What is in the deck, or was last, and what was before it.
     current: Option<Piece>,
+    before: Option<Piece>,
     /// The track before, if the one in the deck begins before its end.
     under: Option<Under>,
     /// The next block begins something.
@@ -75,10 +76,8 @@ pub(crate) struct Decoder<Read, Tell> {
     /// Reported once it is in the ring.
     done: Option<u64>,
     generation: u32,
-    /// Pieces of this generation are dropped: this one before them was torn.
-    torn: Option<(u32, u64)>,
-    /// Pieces of this entry are dropped: this one of it cannot be decoded.
-    bad: Option<(EntryId, u64)>,
+    /// Pieces of this generation are dropped: this one before them could not be played.
+    failed: Option<(u32, u64)>,
     closing: bool,
     gained: Vec<f32>,
 }
@@ -103,13 +102,13 @@ where
             live: None,
             current: None,
             under: None,
+            before: None,
             fresh: None,
             leave_out: 0,
             factor: 1.0,
             done: None,
             generation: 0,
-            torn: None,
-            bad: None,
+            failed: None,
             closing: false,
             gained: vec![],
         }
@@ -137,9 +136,8 @@ where
         match job {
             Job::Play(piece) => {
                 self.closing = false;
-                let torn = self.torn.is_some_and(|(generation, _)| generation == piece.generation);
-                let bad = self.bad.is_some_and(|(entry, _)| entry == piece.entry);
-                if piece.generation >= self.generation && !torn && !bad {
+                let void = self.failed.is_some_and(|(generation, _)| generation == piece.generation);
+                if piece.generation >= self.generation && !void {
                     self.pieces.push_back(piece);
                 }
             }
@@ -154,7 +152,7 @@ where
                 self.live = self.live.take().filter(|(p, _)| p.generation >= generation);
                 self.pieces.retain(|p| p.generation >= generation);
                 self.deck.unload();
-                (self.done, self.torn, self.bad, self.fresh, self.under) = (None, None, None, None, None);
+                (self.done, self.failed, self.fresh, self.under) = (None, None, None, None);
                 self.closing = false;
                 if let Some(feed) = &mut self.line.feed {
                     feed.cut(generation);
@@ -173,8 +171,7 @@ where
                     feed.take_back(self.generation);
                 }
                 // What was wrong with a piece that is forgotten is nothing to those that come in its place.
-                self.torn = self.torn.filter(|&(_, torn)| torn <= seq);
-                self.bad = self.bad.filter(|&(_, bad)| bad <= seq);
+                self.failed = self.failed.filter(|&(_, failed)| failed <= seq);
                 if self.current.as_ref().is_some_and(|p| p.seq > seq) {
                     self.deck.unload();
                     (self.done, self.current, self.fresh) = (None, None, None);
@@ -189,6 +186,7 @@ where
                 self.line.want_again();
             }
             Job::Reopen => self.line.reopen(),
+            Job::Period { ms } => self.line.lengthen_period(ms),
             Job::End => {}
         }
     }
@@ -276,7 +274,7 @@ where
             }
             Some(Err(why)) => {
                 feed.break_off(self.generation);
-                (self.tell)(Report::Undecodable { seq, generation, entry, why: why.0.into() });
+                (self.tell)(Report::Undecodable { seq, generation, entry, digest: None, why: why.0.into() });
                 return true;
             }
             None => {
@@ -322,7 +320,7 @@ where
                     feed.begin_piece();
                 }
                 self.factor = if piece.gain.0 == 0.0 { 1.0 } else { 10f32.powf(piece.gain.0 / 20.0) };
-                self.current = Some(piece);
+                self.before = self.current.replace(piece);
             }
             Err(why) => self.give_up(&piece, why.0),
         }
@@ -345,8 +343,7 @@ where
         let &Piece { seq, generation, entry, segment: SegmentRef { digest, .. }, .. } = piece;
         let bytes = (self.read)(&digest).ok().filter(|b| Digest::of(b) == digest);
         if bytes.is_none() {
-            self.torn = Some((generation, seq));
-            self.pieces.retain(|p| p.generation != generation);
+            self.stop_after(generation, seq);
             (self.tell)(Report::Torn { seq, generation, entry, digest });
         }
         bytes
@@ -370,8 +367,13 @@ where
         let block = match self.deck.next_block() {
             None => return false,
             Some(Err(why)) => {
-                let piece = piece.clone();
-                self.give_up(&piece, why.0);
+                let piece = std::mem::replace(&mut self.current, self.before.take());
+                if self.deck.has_given() {
+                    feed.take_back(self.generation);
+                }
+                if let Some(piece) = piece {
+                    self.give_up(&piece, why.0);
+                }
                 return true;
             }
             Some(Ok(block)) => block,
@@ -489,16 +491,25 @@ where
         self.pieces.retain(|p| p.entry != entry);
     }
 
+    /// Nothing of a piece could be decoded: all is as it was before it.
     fn give_up(&mut self, piece: &Piece, why: &'static str) {
         let &Piece { seq, generation, entry, .. } = piece;
         self.deck.unload();
-        self.bad = Some((entry, seq));
-        self.pieces.retain(|p| p.entry != entry);
-        self.current = None;
-        if let Some(feed) = &mut self.line.feed {
-            feed.break_off(self.generation);
-        }
-        (self.tell)(Report::Undecodable { seq, generation, entry, why: why.into() });
+        self.stop_after(generation, seq);
+        self.fresh = None;
+        (self.tell)(Report::Undecodable {
+            seq,
+            generation,
+            entry,
+            digest: Some(piece.segment.digest),
+            why: why.into(),
+        });
+    }
+
+    /// A piece could not be played: what follows it must not sound in its place.
+    fn stop_after(&mut self, generation: u32, seq: u64) {
+        self.failed = Some((generation, seq));
+        self.pieces.retain(|p| p.generation != generation);
     }
 
     /// Publishes a flush once the new sound can begin without a gap, or will not come in time.

@@ -28,6 +28,10 @@ pub(crate) enum Job {
     Resume,
     /// The device is closed and opened again.
     Reopen,
+    /// The device's period is to be at least so long.
+    Period {
+        ms: u32,
+    },
     End,
 }
 
@@ -47,7 +51,7 @@ impl Inbox {
             Job::Flush { generation, .. } => jobs.retain(|j| match j {
                 Job::Play(p) => p.generation >= *generation,
                 Job::Live(p) => p.generation >= *generation,
-                Job::End | Job::Reopen => true,
+                Job::End | Job::Reopen | Job::Period { .. } => true,
                 Job::Flush { .. } | Job::Forget { .. } | Job::Close | Job::Resume => false,
             }),
             Job::Forget { seq } => {
@@ -65,6 +69,7 @@ impl Inbox {
             Job::Close => jobs.retain(|j| !matches!(j, Job::Close)),
             Job::Resume => jobs.retain(|j| !matches!(j, Job::Close | Job::Resume)),
             Job::Reopen => jobs.retain(|j| !matches!(j, Job::Reopen)),
+            Job::Period { .. } => jobs.retain(|j| !matches!(j, Job::Period { .. })),
             Job::End => {}
         }
         jobs.push_back(job);

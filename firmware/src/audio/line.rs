@@ -204,6 +204,14 @@ impl Line {
         self.retry = Instant::now();
     }
 
+    /// The period is to be at least so long; a device that is open is opened anew for it.
+    pub(crate) fn lengthen_period(&mut self, ms: u32) {
+        self.settings.lengthen_period(ms);
+        if self.output.as_ref().is_some_and(|output| period_ms_of(output) < ms) {
+            self.reopen();
+        }
+    }
+
     /// Closes the device on purpose, and says so.
     pub(crate) fn shut(&mut self) {
         let was = self.output.is_some() || self.missing;
@@ -232,7 +240,11 @@ impl Line {
             let period_ms = self.settings.period_ms;
             match Output::open(device, rate, period_ms, |actual| self.fill(device, actual)) {
                 Ok(output) => {
-                    let state = OutputState::Open { name: device.to_string().into(), rate: output.rate() };
+                    let state = OutputState::Open {
+                        name: device.to_string().into(),
+                        rate: output.rate(),
+                        period_ms: period_ms_of(&output),
+                    };
                     self.output = Some(output);
                     self.missing = false;
                     (self.report)(state);
@@ -299,6 +311,10 @@ impl Line {
             Some(content)
         })
     }
+}
+
+fn period_ms_of(output: &Output) -> u32 {
+    output.period() * 1_000 / output.rate().max(1)
 }
 
 /// The renderer while it is out; goes home when the device lets go of it.

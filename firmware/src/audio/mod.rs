@@ -60,6 +60,13 @@ pub struct Settings {
     pub start_ramp_ms: u32,
 }
 
+impl Settings {
+    /// The period is to be at least so long, in milliseconds; it is more than without.
+    pub fn lengthen_period(&mut self, ms: u32) {
+        self.period_ms = Some(self.period_ms.unwrap_or(0).max(ms));
+    }
+}
+
 /// At which rate a device is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RateRule {
@@ -144,6 +151,12 @@ impl Audio {
     /// Closes the device and opens it again; what was not heard plays on.
     pub fn reopen(&self) {
         self.inbox.put(Job::Reopen);
+        self.shared.wake.ring();
+    }
+
+    /// Makes the period at least so long, in milliseconds: a device that is open is opened anew; what was not heard plays on.
+    pub fn lengthen_period(&self, ms: u32) {
+        self.inbox.put(Job::Period { ms });
         self.shared.wake.ring();
     }
 

@@ -1,7 +1,7 @@
 //! Everything around the core, started in order and stopped in order.
 
 use std::cell::{Cell, RefCell};
-use std::path::Path;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,7 +39,7 @@ use crate::mqtt::Mqtt;
 use crate::netlink::{Change, Netlink, Ways};
 use crate::radio::Radio;
 use crate::socket::{self, Socket};
-use crate::store::{Limits, Objects, Store};
+use crate::store::{Limits, ObjectError, Objects, Store};
 use crate::systemd::{Signal, Signals};
 use crate::{clock, mqtt, panel};
 
@@ -74,8 +74,10 @@ pub(super) struct Parts {
     /// The certificates that origins and broker are checked with.
     pub(super) roots: Option<Digest>,
     pub(super) model: String,
-    /// The card does not take the state; shared with the task that looks around.
-    disk_trouble: Rc<Cell<bool>>,
+    /// Why the card does not take the state; shared with the task that looks around.
+    state_trouble: Rc<Cell<Option<Reason>>>,
+    /// Days since 1970, once they are known.
+    day: Rc<Cell<Option<u32>>>,
     /// The ways out of the machine, as the kernel told them last.
     ways: Rc<RefCell<Ways>>,
     pub(super) clock: Arc<Clock>,
@@ -157,7 +159,8 @@ impl Parts {
             config: config.clone(),
             roots: reload::roots(config)?,
             model,
-            disk_trouble: Rc::default(),
+            state_trouble: Rc::default(),
+            day: Rc::default(),
             ways: Rc::default(),
             clock,
             fetcher,
@@ -244,6 +247,13 @@ impl Parts {
         self.audio.listen_to(self.tape.clone());
     }
 
+    /// The period of the device is to be at least so long.
+    pub(super) fn lengthen_period(&mut self, ms: u32) {
+        tracing::warn!("the period of the sound device is made {ms} ms");
+        self.sound.lengthen_period(ms);
+        self.audio.lengthen_period(ms);
+    }
+
     /// Removes an object that is torn; a fetch of it that is asked for after this one comes after this one.
     pub(super) fn remove(&self, digest: Digest) {
         let objects = self.store.objects();
@@ -278,7 +288,7 @@ impl Parts {
             let range = wish.range.map(|(offset, length)| offset..offset + u64::from(length));
             let deadline = super::duration(wish.deadline);
             let count = Count { meter: Meter::default(), inbox: Some(inbox.clone()) };
-            let want = Want { object: wish.object, range, digest: wish.digest, deadline };
+            let want = Want { object: wish.object, range, digest: wish.digest, deadline, keep: wish.keep };
             let got = fetcher.fetch_counted(want, &count.meter).await;
             let (arrival, sample) = match got {
                 Ok(f) => {
@@ -424,10 +434,10 @@ impl Parts {
     /// Looks at clock, hours and machine from now on.
     pub(super) fn look_around_for_ever(&mut self) {
         let (fetcher, inbox, ways) = (self.fetcher.clone(), self.inbox.clone(), self.ways.clone());
+        let machine = self.machine();
+        let mut card = machine.objects.trouble();
         let (fallback, clock) = (self.config.fallback.clone(), self.clock.clone());
         let mut metered = Metered::new(&self.config.office);
-        let (cache, before) = (self.config.store.cache.clone(), self.written_at_start);
-        let trouble = self.disk_trouble.clone();
         let task = tokio::task::spawn_local(async move {
             loop {
                 jukebox_board::rt::trim();
@@ -435,15 +445,22 @@ impl Parts {
                 fetcher.metered(by.as_deref().is_some_and(|name| metered.has(name)));
                 let (unix, synced) = clock.look(fetcher.office_date());
                 let _ = inbox.send(News::Input(Input::Clock { unix, synced })).await;
-                if let Some(at) = jiff::Timestamp::from_millisecond(unix.0 as i64).ok().filter(|_| synced) {
-                    let _ = inbox.send(News::Input(Input::Hours { open: fallback.are_open(at) })).await;
+                let here = fallback.local(unix).filter(|_| synced);
+                machine.day.set(here.as_ref().and_then(clock::day));
+                if let Some(here) = here {
+                    let _ = inbox.send(News::Input(Input::Hours { open: fallback.hours.are_open(&here) })).await;
                 }
                 let _ = inbox.send(News::Input(Input::Traffic { carried: metered.carried(), by })).await;
-                let vitals = vitals(&fetcher, &cache, before, trouble.get());
-                let _ = inbox.send(News::Input(Input::Vitals(vitals))).await;
+                let full = card.borrow_and_update().is_some();
+                let _ = inbox.send(News::Input(Input::Vitals(machine.look()))).await;
+                if full {
+                    machine.objects.settle_later().await;
+                }
                 metered.ask().await;
-                // The office's date comes with the first answer: look again soon.
-                tokio::time::sleep(if synced { LOOK_AROUND } else { Duration::from_secs(2) }).await;
+                // The office's date comes with the first answer, and a card may have room again: look soon.
+                let pause = if synced && !full { LOOK_AROUND } else { Duration::from_secs(2) };
+                // News of the card are told at once. Whoever tells them lives as long as `machine`.
+                let _ = tokio::time::timeout(pause, card.changed()).await;
             }
         });
         if let Some(before) = self.looking.replace(task.abort_handle()) {
@@ -452,12 +469,58 @@ impl Parts {
     }
 
     /// Notes whether the card takes the state. News of it is told at once, with a fresh look at the machine.
-    pub(super) fn disk_trouble(&self, trouble: bool) {
-        if self.disk_trouble.replace(trouble) == trouble {
-            return;
+    pub(super) fn disk_trouble(&self, trouble: Option<Reason>) {
+        if self.state_trouble.replace(trouble) != trouble {
+            let _ = self.inbox.try_send(News::Input(Input::Vitals(self.machine().look())));
         }
-        let vitals = vitals(&self.fetcher, &self.config.store.cache, self.written_at_start, trouble);
-        let _ = self.inbox.try_send(News::Input(Input::Vitals(vitals)));
+    }
+
+    fn machine(&self) -> Machine {
+        Machine {
+            fetcher: self.fetcher.clone(),
+            objects: self.store.objects(),
+            cache: self.config.store.cache.clone(),
+            state_trouble: self.state_trouble.clone(),
+            day: self.day.clone(),
+            written_at_start: self.written_at_start,
+        }
+    }
+}
+
+/// The machine under the player, as far as one can look at it; a cheap clone.
+#[derive(Clone)]
+struct Machine {
+    fetcher: Fetcher,
+    objects: Objects,
+    cache: PathBuf,
+    /// Why the card does not take the state.
+    state_trouble: Rc<Cell<Option<Reason>>>,
+    /// Days since 1970, once they are known.
+    day: Rc<Cell<Option<u32>>>,
+    written_at_start: u64,
+}
+
+impl Machine {
+    fn look(&self) -> Vitals {
+        let free = rustix::fs::statvfs(&self.cache).ok().map(|s| s.f_bavail * s.f_frsize / 1_000_000);
+        let state = |s| match s {
+            OriginState::Ok => "ok",
+            OriginState::Slow => "slow",
+            OriginState::Failing => "failing",
+            OriginState::Lying => "lying",
+        };
+        let origin = |o: crate::fetch::OriginHealth| Origin { url: o.url, state: state(o.state).into() };
+        let machine = jukebox_board::vitals::Vitals::look();
+        let objects = *self.objects.trouble().borrow();
+        Vitals {
+            cpu_c: machine.cpu_c,
+            throttled: machine.throttled,
+            disk_free_mb: free,
+            written: written_bytes().map(|b| b.saturating_sub(self.written_at_start)),
+            day: self.day.get(),
+            disk: self.state_trouble.get().or(objects.map(ObjectError::reason)),
+            origins: self.fetcher.origins().into_iter().map(origin).collect(),
+        }
     }
 }
 
@@ -591,6 +654,7 @@ pub(super) fn settings(config: &Config, model: String) -> Settings {
         },
         idle_close: Span::s(u64::from(config.output.idle_close_min) * 60),
         home_assistant: config.mqtt.as_ref().is_some_and(|m| m.home_assistant),
+        write_budget: config.store.write_mb_day * 1_000_000,
         history_keep: Span::s(u64::from(config.history.keep_days) * 86_400),
         streams: config.streams.allow.clone(),
     }
@@ -684,27 +748,6 @@ fn forward_signals(config: &Config, inbox: &mpsc::Sender<News>) -> anyhow::Resul
         let _ = to.send(News::End).await;
     });
     Ok(())
-}
-
-fn vitals(fetcher: &Fetcher, cache: &Path, written_before: u64, disk_trouble: bool) -> Vitals {
-    let free = rustix::fs::statvfs(cache).ok().map(|s| s.f_bavail * s.f_frsize / 1_000_000);
-    let written = written_bytes().map(|b| b.saturating_sub(written_before) / 1_000_000);
-    let state = |s| match s {
-        OriginState::Ok => "ok",
-        OriginState::Slow => "slow",
-        OriginState::Failing => "failing",
-        OriginState::Lying => "lying",
-    };
-    let origin = |o: crate::fetch::OriginHealth| Origin { url: o.url, state: state(o.state).into() };
-    let machine = jukebox_board::vitals::Vitals::look();
-    Vitals {
-        cpu_c: machine.cpu_c,
-        throttled: machine.throttled,
-        disk_free_mb: free,
-        written_mb: written,
-        disk_trouble,
-        origins: fetcher.origins().into_iter().map(origin).collect(),
-    }
 }
 
 /// Bytes that this process has caused to be written to a disk (proc(5), /proc/pid/io).

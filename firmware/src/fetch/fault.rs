@@ -105,7 +105,7 @@ impl Fault {
             Self::WrongRange | Self::WrongLength | Self::WrongDigest { others_verify: false } => Reason::Lying,
             Self::WrongDigest { others_verify: true } => Reason::Damaged,
             Self::NotFound => Reason::Missing,
-            Self::Store(_) => Reason::DiskFull,
+            Self::Store(why) => why.reason(),
         }
     }
 

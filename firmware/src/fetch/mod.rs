@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use jukebox_core::library::{Digest, MAX_OBJECT, MAX_SEGMENT, ROOT};
+use jukebox_core::planner::{Keep, Tier};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
@@ -74,12 +75,15 @@ pub struct Want {
     pub digest: Digest,
     /// For each request to an origin, from connecting to the last byte.
     pub deadline: Duration,
+    /// What it is for: that decides how long the store keeps it.
+    pub keep: Keep,
 }
 
 impl Want {
     /// A whole object.
     pub const fn whole(object: Digest, deadline: Duration) -> Self {
-        Self { object, range: None, digest: object, deadline }
+        let keep = Keep { track: None, tier: Tier::Middle };
+        Self { object, range: None, digest: object, deadline, keep }
     }
 }
 
@@ -370,6 +374,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Inner {
     async fn fetch(&self, want: &Want, meter: &Meter) -> Outcome {
         if let Some(bytes) = self.objects.read_later(want.digest).await {
+            self.objects.belongs(&want.digest, want.keep);
             return Ok(Fetched { bytes, origin: None, came: 0, took: Duration::ZERO });
         }
         let turns = if want.range.is_some() { &self.segments } else { &self.small };
@@ -377,12 +382,12 @@ impl Inner {
         let _turn = turns.acquire().await;
         // Bytes that the card will not take are not paid for; of a whole object only the least that it occupies is known.
         let least = want.range.as_ref().map_or(1, |r| r.end - r.start);
-        self.objects.room_later(least).await.map_err(Fault::Store)?;
+        self.objects.room_later(least, want.keep).await.map_err(Fault::Store)?;
         let candidates = self.candidates(want);
         let ways: Vec<usize> = candidates.iter().map(|c| c.way).collect();
         let won = Race::new(self, want, meter).run(candidates).await.map_err(|faults| verdict(&faults))?;
         self.carried(won.candidate.way, &ways);
-        self.objects.put_later(want.digest, won.bytes.clone()).await.map_err(Fault::Store)?;
+        self.objects.put_later(want.digest, won.bytes.clone(), want.keep).await.map_err(Fault::Store)?;
         Ok(Fetched { bytes: won.bytes, origin: Some(won.candidate.origin), came: won.came, took: won.took })
     }
 

@@ -11,6 +11,7 @@
 mod objects;
 mod position;
 mod state;
+mod table;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 use std::{fs, io, mem};
 
 pub use jukebox_core::checkpoint::Change;
+use jukebox_core::reason::Reason;
 pub use objects::{Limits, ObjectError, Objects};
 pub use position::MAX_POSITION;
 
@@ -78,6 +80,16 @@ pub enum Trouble {
     /// A position longer than [`MAX_POSITION`].
     #[error("the position has {0} bytes, more than a slot holds")]
     TooLong(usize),
+}
+
+impl Trouble {
+    /// As the player tells it.
+    pub const fn reason(&self) -> Reason {
+        match self {
+            Self::DiskFull => Reason::DiskFull,
+            Self::Card(_) | Self::TooLong(_) => Reason::DiskFault,
+        }
+    }
 }
 
 /// What the store's thread reports.

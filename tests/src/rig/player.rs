@@ -41,6 +41,8 @@ pub struct Setup {
     pub fallback: String,
     /// Lines for `[streams]`.
     pub streams: String,
+    /// What starts it, where it is not started straight: a program and its arguments before `jukebox run --config FILE`.
+    pub by: Vec<String>,
     /// Watchdog that it is told to feed.
     pub watchdog: Option<Duration>,
 }
@@ -62,6 +64,7 @@ impl Default for Setup {
             store: "renditions = \"original\"\n".into(),
             fallback: "while_waiting = false\n".into(),
             streams: String::new(),
+            by: Vec::new(),
             watchdog: None,
         }
     }
@@ -158,6 +161,10 @@ impl Player {
         write(&config, text(folder, setup, &recording(folder, start)));
         let notify = Notify::new(&folder.join("notify"));
         let mut command = Command::new(program("jukebox"));
+        if let [by, arguments @ ..] = &setup.by[..] {
+            command = Command::new(by);
+            command.args(arguments).arg(program("jukebox"));
+        }
         if let Some(hosts) = &setup.hosts {
             let file = folder.join("hosts");
             write(&file, hosts);

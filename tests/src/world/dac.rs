@@ -78,8 +78,10 @@ pub struct Dac {
     live: Option<(LivePiece, u64)>,
     /// Segments that verify and cannot be decoded.
     pub spoiled: HashSet<Digest>,
-    /// Entries of which nothing is decoded until the next flush.
-    refused: HashSet<EntryId>,
+    /// A piece that could not be played: nothing after it is decoded until it is forgotten or flushed.
+    failed: Option<u64>,
+    /// What its period was made at least, in milliseconds.
+    least_period_ms: u32,
     /// No device: nothing is consumed.
     pub missing: bool,
     paused: bool,
@@ -136,19 +138,19 @@ impl Dac {
         while self.ring_frames() <= RING_FRAMES
             && let Some(p) = self.pieces.pop_front()
         {
-            if p.generation != self.generation || self.refused.contains(&p.entry) {
+            if p.generation != self.generation || self.failed.is_some() {
                 continue;
             }
-            let (seq, generation, entry) = (p.seq, p.generation, p.entry);
-            if self.spoiled.contains(&p.segment.digest) {
-                self.refused.insert(entry);
-                reports.push(Report::Undecodable { seq, generation, entry, why: "noise".into() });
+            let (seq, generation, entry, digest) = (p.seq, p.generation, p.entry, p.segment.digest);
+            if !disk.contains(&digest) {
+                self.failed = Some(seq);
+                reports.push(Report::Torn { seq, generation, entry, digest });
                 continue;
             }
-            if !disk.contains(&p.segment.digest) {
-                self.pieces.clear();
-                reports.push(Report::Torn { seq, generation, entry, digest: p.segment.digest });
-                break;
+            if self.spoiled.contains(&digest) {
+                self.failed = Some(seq);
+                reports.push(Report::Undecodable { seq, generation, entry, digest: Some(digest), why: "noise".into() });
+                continue;
             }
             self.decode(&p, library);
             self.open(&mut reports);
@@ -187,7 +189,7 @@ impl Dac {
             let state = if self.missing {
                 OutputState::Missing { why: "unplugged".into() }
             } else {
-                OutputState::Open { name: "dac".into(), rate: RATE }
+                OutputState::Open { name: "dac".into(), rate: RATE, period_ms: self.period_ms() }
             };
             reports.push(Report::Output(state));
         }
@@ -276,6 +278,23 @@ impl Dac {
         self.moved_at
     }
 
+    /// How often the device asks for frames, in milliseconds.
+    pub fn period_ms(&self) -> u32 {
+        self.least_period_ms.max(20)
+    }
+
+    /// The device reports an error.
+    pub fn xrun(&mut self) {
+        self.heard.xruns += 1;
+    }
+
+    /// Makes the period longer: the device is opened anew.
+    pub fn lengthen_period(&mut self, ms: u32) -> Option<Report> {
+        self.least_period_ms = ms;
+        let state = OutputState::Open { name: "dac".into(), rate: RATE, period_ms: self.period_ms() };
+        (self.open && !self.missing).then_some(Report::Output(state))
+    }
+
     /// Plugs the device out or in.
     pub fn plug(&mut self, present: bool) -> Option<Report> {
         if !self.open || self.missing != present {
@@ -284,7 +303,7 @@ impl Dac {
         }
         self.missing = !present;
         Some(Report::Output(if present {
-            OutputState::Open { name: "dac".into(), rate: RATE }
+            OutputState::Open { name: "dac".into(), rate: RATE, period_ms: self.period_ms() }
         } else {
             OutputState::Missing { why: "unplugged".into() }
         }))
@@ -298,7 +317,7 @@ impl Dac {
             Order::Flush { generation, more, fade_ms } => {
                 self.generation = generation;
                 self.crossing = None;
-                self.refused.clear();
+                self.failed = None;
                 self.pieces.clear();
                 self.live = None;
                 // The old sound fades; without a successor it is gone.
@@ -309,7 +328,10 @@ impl Dac {
                     c.frames > 0
                 });
             }
-            Order::Forget { seq } => self.pieces.retain(|p| p.seq <= seq),
+            Order::Forget { seq } => {
+                self.pieces.retain(|p| p.seq <= seq);
+                self.failed = self.failed.filter(|&failed| failed <= seq);
+            }
             Order::Pause(on) => self.paused = on,
             Order::Volume { .. } => {}
             Order::Close => self.open = false,

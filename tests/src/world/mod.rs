@@ -51,6 +51,7 @@ pub fn settings() -> Settings {
         idle_close: Span::s(600),
         home_assistant: true,
         streams: Vec::new(),
+        write_budget: u64::MAX,
         history_keep: Span::s(30 * 86_400),
         original_only: false,
         fallback: FallbackSettings { playlist: None, shuffle: false, when_waiting: false, when_empty: false },
@@ -406,6 +407,16 @@ impl World {
         (self.rows.len(), self.rows.iter().map(|(k, v)| k.len() + v.len()).sum())
     }
 
+    /// Whether the card holds an object.
+    pub fn has(&self, digest: &Digest) -> bool {
+        self.disk.contains(digest)
+    }
+
+    /// The card loses an object, and nobody notices before it is read.
+    pub fn lose(&mut self, digest: &Digest) {
+        assert!(self.disk.remove(digest), "it was not there");
+    }
+
     fn sound(&mut self) {
         for r in self.dac.advance(self.now, &self.library, &self.disk) {
             self.give(Input::Report(r));
@@ -632,6 +643,7 @@ impl World {
                         self.at(Span::ms(50), Event::Give(run, input));
                     }
                 }
+                Output::Period { ms } => reports.extend(self.dac.lengthen_period(ms)),
             }
         }
         if commits(&self.commit) {

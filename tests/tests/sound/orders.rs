@@ -244,8 +244,9 @@ fn a_torn_segment_is_told_and_music_goes_on_when_it_was_fetched() {
     let entry = EntryId(1);
     assert_eq!(told, Some(Report::Torn { seq: 1, generation: 0, entry, digest: torn }));
     rig.shelf.lock().unwrap().insert(torn, track.segments[1].1.clone());
-    rig.audio.order(Order::Flush { generation: 1, more: true, fade_ms: 5 });
-    assert!(rig.play(track.pieces(1, 1, 10, 1)).at.n == 96_000);
+    rig.audio.order(Order::Forget { seq: 0 });
+    let heard = rig.play(track.pieces(1, 1, 10, 0));
+    assert_eq!((heard.at.n, heard.music_frames, heard.underrun_frames), (96_000, 96_000, 0), "without a seam");
 }
 
 #[test]
@@ -263,9 +264,13 @@ fn a_track_that_cannot_be_decoded_is_told_and_the_next_plays() {
     let rig = Rig::fast(Form::S16, RateRule::Follow, &[&good, &bad]);
     let pieces = [bad.pieces(1, 0, 0, 0), good.pieces(2, 0, 10, 0)].concat();
     pieces.into_iter().for_each(|p| rig.audio.order(Order::Play(p)));
+    let digest = bad.segments[0].0.digest;
     let told = std::iter::repeat_with(|| rig.report()).find(|r| matches!(r, Report::Undecodable { .. }));
-    assert!(matches!(told, Some(Report::Undecodable { seq: 0, generation: 0, entry: EntryId(1), .. })), "{told:?}");
-    assert_eq!(rig.until("the end", |h| h.ended).entry.0, 2);
+    let (seq, generation, entry, why) = (0, 0, EntryId(1), "no packet of a segment could be decoded".into());
+    assert_eq!(told, Some(Report::Undecodable { seq, generation, entry, digest: Some(digest), why }));
+    assert_eq!(rig.audio.heard().music_frames, 0, "nothing sounds in its place until somebody says what should");
+    rig.audio.order(Order::Flush { generation: 1, more: true, fade_ms: 5 });
+    assert_eq!(rig.play(good.pieces(2, 0, 20, 1)).entry.0, 2);
 }
 
 #[test]
@@ -329,4 +334,25 @@ fn an_xrun_costs_what_the_library_swallowed_and_music_goes_on() {
     let heard = rig.until("the end", |h| h.ended);
     assert_eq!((heard.at.n, heard.xruns, heard.underrun_frames), (48_000, 1, 0));
     assert_eq!(heard.music_frames, 48_000 - 480, "the period that may have been swallowed counts as silence");
+}
+
+#[test]
+fn a_longer_period_opens_the_device_anew_and_nothing_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let track = level(dir.path(), "level", 16_000, 1);
+    let rig = Rig::new(paced(), RateRule::Follow, &[&track]);
+    track.pieces(1, 0, 0, 0).into_iter().for_each(|p| rig.audio.order(Order::Play(p)));
+    let opened = || {
+        std::iter::repeat_with(|| rig.report()).find_map(|r| match r {
+            Report::Output(OutputState::Open { period_ms, .. }) => Some(period_ms),
+            _ => None,
+        })
+    };
+    assert_eq!(opened(), Some(10));
+    rig.until("sound", |h| h.at.n > 9_600);
+    rig.audio.lengthen_period(40);
+    assert_eq!(opened(), Some(40));
+    rig.audio.lengthen_period(20);
+    let heard = rig.until("the end", |h| h.ended);
+    assert_eq!((heard.at.n, heard.underrun_frames), (48_000, 0));
 }

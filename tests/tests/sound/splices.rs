@@ -5,8 +5,9 @@
 //! left out or shifted, and nothing is louder than its sources. A click would be a jump that neither of them has.
 
 use jukebox::audio::{Dac, Form, RateRule};
-use jukebox_core::library::{Codec, RenditionName};
-use jukebox_core::sound::Piece;
+use jukebox_core::library::{Codec, Digest, RenditionName};
+use jukebox_core::segment::Segment;
+use jukebox_core::sound::{Order, PIECES_AHEAD, Piece, Report};
 use jukebox_office::publish::{Options, publish};
 
 use super::material::*;
@@ -194,4 +195,52 @@ fn other_rates_and_mono() {
     let cuts = published(&coded(source(&dir, 22_050, 16, 1, 8.6), Some(&["-V4"])));
     every_border("mono mp3 22.05, DAC from 44.1 on", &cuts, &sink(RateRule::Follow, &[44_100, 48_000], 44_100));
     every_border("mono mp3 22.05 to 48", &cuts, &sink(RateRule::Fixed(48_000), &[], 48_000));
+}
+
+/// The same track, of which nothing of segment `k` can be decoded, although its digest is right.
+fn spoilt(cut: &Cut, k: usize) -> Cut {
+    let mut cut = cut.clone();
+    let (place, bytes) = &mut cut.segments[k];
+    // No frame of FLAC, and Opus of no frames (RFC 6716, 3.2.5): libopus takes anything else.
+    let noise = [0xff, 0x00, 0x55, 0x55];
+    let mut segment = Segment::decode(bytes).unwrap();
+    segment.body.iter_mut().chain(&mut segment.tail).for_each(|packet| *packet = &noise[..]);
+    let spoilt = segment.encode();
+    (place.digest, *bytes) = (Digest::of(&spoilt), spoilt);
+    cut
+}
+
+#[test]
+fn a_segment_of_which_nothing_can_be_decoded_gives_way_to_another_rendition() {
+    let dir = tempfile::tempdir().unwrap();
+    let cuts = published(&coded(source(&dir, 44_100, 16, 2, 9.3), None));
+    let sink = sink(RateRule::Follow, &[], 44_100);
+    for (bad, good) in [(0, 1), (2, 1), (1, 0)] {
+        for k in [0, 2] {
+            let what = format!("segment {k} of rendition {bad}, then {good}");
+            let want = play(&sink, &cuts, mixed(&cuts, |i| if i < k { bad } else { good }));
+            let mut held = cuts.clone();
+            held[bad] = spoilt(&cuts[bad], k);
+            let rig = Rig::new(Dac::keeping(sink.form, false, sink.rates), sink.rule, &held.each_ref());
+            let numbered = |first: u64, pieces: Vec<Piece>| {
+                (first..).zip(pieces).map(|(seq, p)| Piece { seq, ..p }).collect::<Vec<_>>()
+            };
+            let pieces = numbered(1, mixed(&held, |_| bad));
+            let digest = pieces[k].segment.digest;
+            pieces.into_iter().take(PIECES_AHEAD).for_each(|p| rig.audio.order(Order::Play(p)));
+            let told = std::iter::repeat_with(|| rig.report()).find_map(|r| match r {
+                Report::Undecodable { seq, digest, .. } => Some((seq, digest?)),
+                _ => None,
+            });
+            assert_eq!(told, Some((1 + k as u64, digest)), "{what}");
+            rig.audio.order(Order::Forget { seq: k as u64 });
+            rig.give(numbered(100, mixed(&held, |_| good).split_off(k)));
+            rig.until("the end", |h| h.ended);
+            let floats = rig.dac.floats();
+            for (side, want) in want.iter().enumerate() {
+                let found: Vec<f32> = floats.iter().skip(side).step_by(2).copied().collect();
+                assert!(found.starts_with(want), "{what}: not as if it had been chosen");
+            }
+        }
+    }
 }

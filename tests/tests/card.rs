@@ -1,0 +1,143 @@
+//! The card under the whole player: full, or full of wrong bytes. The music goes on.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jukebox_core::library::Digest;
+use jukebox_tests::rig::house::House;
+use jukebox_tests::rig::player::Setup;
+use jukebox_tests::rig::{SOON, music, until};
+
+/// For what plays in real time.
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// Every stored object.
+fn objects(cache: &Path) -> Vec<PathBuf> {
+    let folders = fs::read_dir(cache.join("o")).unwrap().map(|e| e.unwrap().path());
+    folders.flat_map(|p| fs::read_dir(p).unwrap().map(|e| e.unwrap().path()).collect::<Vec<_>>()).collect()
+}
+
+/// Whether a file holds what its name says.
+fn is_right(file: &Path) -> bool {
+    let name = file.file_name().unwrap().to_str().unwrap();
+    fs::read(file).is_ok_and(|bytes| Digest::of(&bytes) == name.parse().unwrap())
+}
+
+/// Makes every object wrong, each in one of seven ways.
+fn spoil(objects: &[PathBuf]) {
+    let first = fs::read(&objects[0]).unwrap();
+    for (n, file) in objects.iter().enumerate() {
+        let mut bytes = fs::read(file).unwrap();
+        match n % 7 {
+            0 => {
+                let middle = bytes.len() / 2;
+                bytes[middle] ^= 0x10;
+            }
+            1 => bytes.truncate(bytes.len() / 2),
+            2 => bytes.fill(0),
+            3 => bytes.clear(),
+            4 => bytes.extend_from_slice(b"more"),
+            // Another object's bytes, each of them right.
+            5 => bytes.clone_from(&first),
+            _ => {
+                fs::remove_file(file).unwrap();
+                fs::create_dir(file).unwrap();
+                continue;
+            }
+        }
+        fs::write(file, bytes).unwrap();
+    }
+    assert!(objects.iter().all(|file| !is_right(file)));
+}
+
+#[test]
+fn wrong_bytes_are_found_and_fetched_again_and_never_played() {
+    let mut house = House::new(&[("Waterloo", 22.0)], Setup::default());
+    let cache = house.folder().join("player/cache");
+    let file = music::decode(&house.folder().join("songs/0.flac"), house.folder());
+    // The first sound after a start comes up in half a second.
+    let ramp = 22_050 + 441;
+    let heard_whole = |house: &House| {
+        let heard = until("the recording is written", LIMIT, || {
+            let heard = house.player.recording();
+            (heard.sounding().len() >= file.frames.len()).then_some(heard)
+        });
+        let at = heard.sounding().start;
+        if heard.find(&file.frames[ramp..], at) != Some(at + ramp) {
+            let off = (ramp..file.frames.len()).find(|n| heard.frames.get(at + n) != Some(&file.frames[*n]));
+            println!("differs from frame {off:?} on; gaps {:?}", heard.gaps(1.0));
+        }
+        assert_eq!(
+            heard.find(&file.frames[ramp..], at),
+            Some(at + ramp),
+            "every frame of the file, once, and no other"
+        );
+    };
+
+    // While it plays.
+    let ears = house.ears();
+    house.ok("add", "waterloo");
+    until("all on board", SOON, || (house.ok("queue", "")["entries"][0]["on_board_pct"] == 100).then_some(()));
+    let stored = objects(&cache);
+    spoil(&stored);
+    heard_whole(&house);
+    ears.wait_from(0, LIMIT, "the end", |m| m.topic.ends_with("/event/finished"));
+    let refilled = stored.iter().filter(|f| is_right(f)).count();
+    assert!(refilled >= 3, "{refilled} of {} objects", stored.len());
+
+    // While it is off.
+    house.player.process().terminate();
+    let stored: Vec<_> = objects(&cache).into_iter().filter(|f| is_right(f)).collect();
+    spoil(&stored);
+    house.player.start_again();
+    until("the catalogue is there", SOON, || (house.ask("search", "x")["status"] == "ok").then_some(()));
+    house.ok("add", "waterloo");
+    heard_whole(&house);
+    let segments = stored.iter().filter(|f| fs::metadata(f).is_ok_and(|m| m.len() > 28_000));
+    assert!(segments.clone().count() > 3 && segments.clone().all(|f| is_right(f)), "the segments are right again");
+}
+
+#[test]
+fn a_full_card_does_not_stop_the_music_and_heals_by_itself() {
+    // The cache on a disk of its own, of 16 MB: a file system in memory, in a mount namespace.
+    let mount = "cache=$(dirname \"$4\")/cache; mkdir -p \"$cache\" && mount -t tmpfs -o size=16m none \"$cache\" && exec \"$@\"";
+    let by = ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, "sh"].map(Into::into).to_vec();
+    let mut house = House::new(&[("Waterloo", 24.0), ("Fernando", 24.0)], Setup { by, ..Setup::default() });
+    let ears = house.ears();
+    let cache = house.folder().join("player/cache");
+    let seen = PathBuf::from(format!("/proc/{}/root{}", house.player.process().id(), cache.display()));
+    let ballast = seen.join("ballast");
+    let mut file = fs::File::create(&ballast).unwrap();
+    while file.write_all(&[7; 4096]).is_ok() {}
+    drop(file);
+
+    house.ok("add", "waterloo");
+    house.ok("add", "fernando");
+    let disk = |what: &str, code: serde_json::Value| {
+        ears.wait_from(0, SOON, what, move |m| m.topic.ends_with("/event/disk") && m.json()["reason"]["code"] == code)
+    };
+    disk("the card is full", "disk_full".into());
+    until("health says so", SOON, || (house.ok("health", "")["disk"]["code"] == "disk_full").then_some(()));
+    assert!(house.player.told(&["status"]).contains("The card is full"));
+    ears.wait_from(0, LIMIT, "both tracks", |m| m.topic.ends_with("/event/started") && m.json()["entry"] == 2);
+    let segment = |file: &PathBuf| fs::metadata(file).is_ok_and(|m| m.len() > 28_000);
+    assert!(!objects(&seen).iter().any(segment), "no segment fits");
+    fs::remove_file(&ballast).unwrap();
+    disk("it has room again", serde_json::Value::Null);
+    ears.wait_from(0, LIMIT, "the end", |m| m.topic.ends_with("/event/finished") && m.json()["entry"] == 2);
+    let health = house.ok("health", "");
+    assert_eq!(health["disk"], serde_json::Value::Null);
+    let silence = health["unplanned_silence_s"]["since_boot"].as_f64().unwrap();
+    println!("two tracks of 24 s on a full card: {silence} s of silence");
+    assert!(silence < 1.0, "{health}");
+    let heard = house.player.recording();
+    let gaps = heard.gaps(100.0);
+    assert!(gaps.is_empty() && heard.sounding().len() > 47 * 44_100, "{gaps:?}");
+    assert!(
+        objects(&seen).iter().filter(|f| segment(f)).count() > 3,
+        "what was in memory is on the card, and what came since"
+    );
+}
