@@ -6,13 +6,27 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use jukebox_core::library::Digest;
+use jukebox_core::library::{CataloguePage, Digest, MAX_OBJECT, ROOT, Record, Root};
 use jukebox_tests::rig::house::House;
+use jukebox_tests::rig::music::{self, Song};
 use jukebox_tests::rig::player::Setup;
-use jukebox_tests::rig::{SOON, music, until};
+use jukebox_tests::rig::{SOON, folder, office, until};
 
 /// For what plays in real time.
 const LIMIT: Duration = Duration::from_secs(90);
+
+/// The loudness of the only song, in LUFS: brought to that, it is played as it is, sample for sample.
+fn loudness(make: impl Fn(&Path)) -> f32 {
+    let place = folder();
+    let [songs, library] = ["songs", "library"].map(|n| place.path().join(n));
+    fs::create_dir(&songs).unwrap();
+    make(&songs);
+    office::publish(&songs, &library);
+    let object = |d: &Digest| fs::read(library.join(d.path())).unwrap();
+    let root = Root::parse(&fs::read(library.join(ROOT)).unwrap()).unwrap();
+    let page = zstd::bulk::decompress(&object(&root.pages[0].object), MAX_OBJECT).unwrap();
+    Record::parse(&object(&CataloguePage::parse(&page).unwrap().rows[0].record)).unwrap().loudness
+}
 
 /// Every stored object.
 fn objects(cache: &Path) -> Vec<PathBuf> {
@@ -55,7 +69,12 @@ fn spoil(objects: &[PathBuf]) {
 
 #[test]
 fn wrong_bytes_are_found_and_fetched_again_and_never_played() {
-    let mut house = House::new(&[("Waterloo", 22.0)], Setup::default());
+    let make = |songs: &Path| {
+        let song = Song { title: "Waterloo", seconds: 22.0, ..Song::default() };
+        music::make(&songs.join("0.flac"), &song);
+    };
+    let output = format!("first_volume = 100\nloudness_lufs = {}\n", loudness(make));
+    let mut house = House::with(Setup { output, ..Setup::default() }, make);
     let cache = house.folder().join("player/cache");
     let file = music::decode(&house.folder().join("songs/0.flac"), house.folder());
     // The first sound after a start comes up in half a second.

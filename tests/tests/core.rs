@@ -574,7 +574,8 @@ fn a_card_in_trouble_is_told() {
     card(&mut w, 0, None, Some(Reason::DiskFault));
     card(&mut w, 0, None, None);
     assert_eq!(w.retained["health"]["disk"], json!(null));
-    w.pass(Span::s(1));
+    // An event goes out once it is on the card.
+    w.pass(Span::s(5));
     let told: Vec<_> = w.events.iter().filter(|e| e.0 == "disk").map(|e| e.1["reason"]["code"].clone()).collect();
     assert_eq!(told, [json!("disk_full"), json!("disk_fault"), json!(null)]);
 }

@@ -469,7 +469,7 @@ fn replay(calls: &[Call], dir: &Path, most: usize, check: impl Fn(&Path, u64, Cu
                 }
             }
             Call::Rename { from, to } => {
-                let f = files.remove(from).unwrap();
+                let f = files.remove(from).unwrap_or_else(|| panic!("{} was not seen being made", from.display()));
                 files.insert(to.clone(), f);
             }
             Call::Unlink { path } => drop(files.remove(path)),
