@@ -548,7 +548,7 @@ impl Playback {
         let (rendition, live) = (RenditionName::Original, true);
         self.line.push_back(Fed { entry, start, gain, complete, next, overlap, last_seq, rendition, live });
         self.follow.take_if(|n| n.entry.id == entry);
-        self.given.push_back((seq, entry));
+        self.given.push_back(Given { seq, entry, slot: 0, before: 0 });
         self.starving = None;
         self.orders.push(Order::Live(LivePiece { seq, generation, entry, at: start.span() }));
     }

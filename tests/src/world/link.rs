@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use jukebox_core::library::Digest;
-use jukebox_core::planner::Wish;
+use jukebox_core::planner::{Keep, Wish};
 use jukebox_core::reason::Reason;
 use jukebox_core::time::{Instant, Span};
 
@@ -413,7 +413,15 @@ mod tests {
                 };
                 ends.extend(pipe.settle(&link, now).into_iter().map(|(f, o)| (f.id, now.0 / MICRO, f.received(), o)));
                 if let Some(&(at, bytes)) = asks.next_if(|a| s(a.0) == now) {
-                    let wish = Wish { id: at, object: digest, range: None, digest, deadline: Span::s(30), read: false };
+                    let wish = Wish {
+                        id: at,
+                        object: digest,
+                        range: None,
+                        digest,
+                        deadline: Span::s(30),
+                        read: false,
+                        keep: Keep::default(),
+                    };
                     pipe.push(now, &link, &wish, bytes, None);
                 }
             }
