@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use jukebox_core::library::Digest;
-use jukebox_core::planner::{Keep, Wish};
+use jukebox_core::planner::Wish;
 use jukebox_core::reason::Reason;
 use jukebox_core::time::{Instant, Span};
 
@@ -420,7 +420,7 @@ mod tests {
                         digest,
                         deadline: Span::s(30),
                         read: false,
-                        keep: Keep::default(),
+                        keep: jukebox_core::planner::Keep::default(),
                     };
                     pipe.push(now, &link, &wish, bytes, None);
                 }
