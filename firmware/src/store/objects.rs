@@ -142,7 +142,7 @@ impl Objects {
     /// # Errors
     /// They are not there, or cannot be read; then they count as not stored.
     pub fn read(&self, digest: &Digest) -> io::Result<Vec<u8>> {
-        let spare = self.inner.lock().from_spare(digest, true);
+        let spare = self.inner.lock().spared(digest, true);
         spare.map_or_else(|| self.inner.read(digest), |bytes| Ok(bytes.to_vec()))
     }
 
@@ -267,7 +267,7 @@ impl Inner {
     }
 
     fn read_checked(&self, digest: &Digest) -> Option<Bytes> {
-        if let Some(bytes) = self.lock().from_spare(digest, false) {
+        if let Some(bytes) = self.lock().spared(digest, false) {
             return Some(bytes);
         }
         let bytes = self.read(digest).ok()?;

@@ -197,7 +197,7 @@ impl Table {
     }
 
     /// An object that is in memory; `read`: for the last time, as far as anybody knows.
-    pub(super) fn from_spare(&mut self, digest: &Digest, read: bool) -> Option<Bytes> {
+    pub(super) fn spared(&mut self, digest: &Digest, read: bool) -> Option<Bytes> {
         let spare = self.spare.iter_mut().find(|s| s.digest == *digest)?;
         spare.read |= read;
         Some(spare.bytes.clone())
@@ -285,7 +285,7 @@ mod tests {
         assert!(!table.spare(digest(3), half.clone(), keep(1, Tier::Original)), "no room");
         assert!(table.spare(digest(3), half.clone(), keep(0, Tier::Small)), "in place of what comes later");
         assert_eq!([1, 2, 3].map(|n| table.has(&digest(n))), [false, true, true]);
-        assert!(table.from_spare(&digest(2), true).is_some());
+        assert!(table.spared(&digest(2), true).is_some());
         assert!(table.spare(digest(4), half, keep(1, Tier::Middle)), "in place of what was played");
         assert_eq!(table.oldest_spare().map(|s| s.0), Some(digest(3)));
         table.drop_spare(&digest(3));
