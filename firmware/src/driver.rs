@@ -133,16 +133,12 @@ impl Driver {
             let wake = [due, feed].into_iter().flatten().min();
             let wake = wake.unwrap_or_else(|| std::time::Instant::now() + Duration::from_secs(3_600));
             let first = tokio::select! {
-                n = news.recv() => n.map(Some),
-                () = sleep_until(wake.into()) => Some(None),
+                n = news.recv() => n,
+                () = sleep_until(wake.into()) => Some(News::Input(Input::Tick)),
             };
             let Some(first) = first else { break };
-            match (self.listen(), first) {
-                (_, Some(news)) => self.take(news),
-                // A look at the frames does what a tick does.
-                (true, None) => {}
-                (false, None) => self.handle(Input::Tick),
-            }
+            self.listen();
+            self.take(first);
             for _ in 1..BATCH {
                 let Ok(more) = news.try_recv() else { break };
                 self.take(more);
@@ -186,14 +182,12 @@ impl Driver {
         Instant(self.began.elapsed().as_micros() as u64)
     }
 
-    /// Decisions see where the sound is: a fresh look goes first. Whether there was one.
-    fn listen(&mut self) -> bool {
-        let listens = self.jukebox.listens();
-        if listens {
+    /// Decisions see where the sound is: a fresh look goes first.
+    fn listen(&mut self) {
+        if self.jukebox.listens() {
             let heard = self.parts.heard();
             self.handle(Input::Heard(heard));
         }
-        listens
     }
 
     fn take(&mut self, news: News) {
