@@ -122,6 +122,8 @@ fn without_a_fallback_it_is_silent_says_why_and_begins_with_more_the_next_time()
         w.pass(Span::ms(1_200));
         assert_eq!(now(&mut w)["state"], "playing", "round {round}");
     }
+    // Events are told once they are on the card.
+    w.pass(Span::s(3));
     assert_eq!(kinds(&w, "rebuffer").len(), 5);
     assert_eq!(kinds(&w, "silence").len(), 5);
     // An outage that is known as one is another matter.
@@ -183,7 +185,7 @@ fn titles_are_shown_and_told_and_what_cannot_be_played_is_skipped_with_the_reaso
     assert_eq!(w.view.progress, None);
     w.give(Input::Air { entry: EntryId(1), air: Air::Title("ABBA - Waterloo".into()) });
     w.give(Input::Air { entry: EntryId(9), air: Air::Title("of another station".into()) });
-    w.pass(Span::s(1));
+    w.pass(Span::s(3));
     assert_eq!(kinds(&w, "title").len(), 1);
     w.give(Input::Air { entry: EntryId(1), air: Air::Lost(Reason::HeAac) });
     w.pass(Span::s(3));
