@@ -151,7 +151,9 @@ fn it_ends_when_its_time_is_over_and_survives_a_crash() {
     wait_for(&player, "it plays again", |n| n["state"] == "playing" && n["track"]["kind"] == "stream");
     until("it is over", Duration::from_secs(40), || (now(&player)["state"] == "stopped").then_some(()));
     let play = ask(&player, "history", &json!({}))["data"]["plays"][0].clone();
-    assert_eq!((&play["played_ms"], &play["skipped"], &play["url"]), (&json!(14_000), &json!(false), &json!(url)));
+    let played = play["played_ms"].as_u64().unwrap();
+    assert!((14_000..14_250).contains(&played), "{played} ms: a timer may be late");
+    assert_eq!((&play["skipped"], &play["url"]), (&json!(false), &json!(url)));
 }
 
 /// A server of one answer to all that come.
