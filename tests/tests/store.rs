@@ -2,10 +2,14 @@
 //!
 //! Power cuts: a writer runs under strace; its recorded writes are replayed into images of the disk as they may lie there
 //! after a cut at any moment, and each image is opened. Nothing that was acknowledged before the cut may be missing. The same
-//! with the whole player, which fetches, plays and obeys meanwhile.
+//! with the whole player, which fetches, plays and obeys meanwhile; and on some of its images a player starts.
 #![allow(clippy::unwrap_used)] // helpers of tests are tests too
 
-use std::collections::{BTreeMap, BTreeSet};
+#[path = "store/trace.rs"]
+mod trace;
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -18,13 +22,13 @@ use jukebox::store::{Change, Done, Limits, Recovered, Stalled, Store, StoreError
 use jukebox_core::checkpoint::Saved;
 use jukebox_core::library::Digest;
 use jukebox_tests::rig::house::House;
-use jukebox_tests::rig::player::Setup;
+use jukebox_tests::rig::player::{Player, Setup};
 use jukebox_tests::rig::until;
+use serde_json::{Value, json};
+use trace::{CALLS, Call, Cut, parse, replay};
 
 const LIMITS: Limits = Limits { cap_bytes: 1 << 30, floor_bytes: 0 };
 const DEADLINE: Duration = Duration::from_secs(30);
-/// The calls that change files, and by which the player answers.
-const CALLS: &str = "trace=openat,pwrite64,write,sendto,ftruncate,fsync,fdatasync,rename,unlink,pwritev,fallocate";
 /// Tells this binary, started again, which directory to write to.
 const WRITER: &str = "JUKEBOX_TEST_STORE_WRITER";
 
@@ -215,120 +219,6 @@ fn commands_are_cheap_for_the_card() {
     assert!(budget <= 50_000_000, "{budget} bytes in ten hours");
 }
 
-/// One recorded call.
-enum Call {
-    Open { path: PathBuf, truncate: bool },
-    Write { path: PathBuf, at: usize, bytes: Vec<u8> },
-    Truncate { path: PathBuf, len: usize },
-    Sync { path: PathBuf },
-    Rename { from: PathBuf, to: PathBuf },
-    Unlink { path: PathBuf },
-    Ack(u64),
-}
-
-/// The calls of a trace that matter for files in the folders `state` and `cache` of `dir`, in order. Interrupted calls count
-/// when they end.
-fn parse(trace: &str, dir: &Path) -> Vec<Call> {
-    let ours = |path: &Path| ["state", "cache"].iter().any(|part| path.starts_with(dir.join(part)));
-    let mut ends: BTreeMap<PathBuf, usize> = BTreeMap::new();
-    let mut unfinished: BTreeMap<&str, String> = BTreeMap::new();
-    let mut calls = Vec::new();
-    for line in trace.lines() {
-        let Some((pid, rest)) = line.split_once(' ') else { continue };
-        let rest = rest.trim_start();
-        let whole = if let Some(start) = rest.strip_suffix(" <unfinished ...>") {
-            unfinished.insert(pid, start.into());
-            continue;
-        } else if rest.starts_with("<...") {
-            let end = rest.split_once("resumed>").unwrap().1;
-            unfinished.remove(pid).unwrap() + end
-        } else {
-            rest.into()
-        };
-        let Some((name, args)) = whole.split_once('(') else { continue };
-        if whole.contains(") = -1 ") || !whole.contains(") = ") && !whole.contains(")  ") {
-            continue;
-        }
-        // `-y` shows the file behind a descriptor; the number at the end is the result.
-        let of_fd = || {
-            let path = PathBuf::from(unhex_text(args.split_once('<').unwrap().1.split_once('>').unwrap().0));
-            ours(&path).then_some(path)
-        };
-        let strings: Vec<Vec<u8>> = args.split('"').skip(1).step_by(2).map(unhex).collect();
-        let path = |n: usize| PathBuf::from(String::from_utf8(strings[n].clone()).unwrap());
-        let number = || args.rsplit_once(')').unwrap().0.rsplit(',').next().unwrap().trim().parse::<usize>().unwrap();
-        match name {
-            "openat" if ours(&path(0)) => {
-                ends.insert(path(0), 0);
-                calls.push(Call::Open { path: path(0), truncate: args.contains("O_TRUNC") });
-            }
-            "pwrite64" => {
-                calls.extend(of_fd().map(|path| Call::Write { path, at: number(), bytes: strings[0].clone() }))
-            }
-            "ftruncate" => calls.extend(of_fd().map(|path| Call::Truncate { path, len: number() })),
-            "fsync" | "fdatasync" => calls.extend(of_fd().map(|path| Call::Sync { path })),
-            "rename" if ours(&path(0)) => calls.push(Call::Rename { from: path(0), to: path(1) }),
-            "unlink" if ours(&path(0)) => calls.push(Call::Unlink { path: path(0) }),
-            "write" | "sendto" => match of_fd() {
-                // Such files are written from their start to their end.
-                Some(path) => {
-                    let at = ends.entry(path.clone()).or_default();
-                    let bytes = strings[0].clone();
-                    let written: usize = whole.rsplit_once("= ").unwrap().1.trim().parse().unwrap();
-                    assert_eq!(bytes.len(), written, "{}: a write in parts, or not recorded whole", path.display());
-                    calls.push(Call::Write { path, at: *at, bytes });
-                    *at += written;
-                }
-                None => {
-                    let text = strings.first().map(|s| String::from_utf8_lossy(s).into_owned()).unwrap_or_default();
-                    let number = text.trim().strip_prefix("ACK ").or_else(|| {
-                        let id = text.split_once(COMMAND_ID).filter(|_| text.contains("\"status\":\"ok\""));
-                        id?.1.split('"').next()
-                    });
-                    calls.extend(number.map(|n| Call::Ack(n.parse().unwrap())));
-                }
-            },
-            "pwritev" | "fallocate" => assert!(of_fd().is_none(), "{name} is not replayed"),
-            _ => {}
-        }
-    }
-    calls
-}
-
-fn unhex(s: &str) -> Vec<u8> {
-    s.split("\\x").skip(1).map(|h| u8::from_str_radix(h, 16).unwrap()).collect()
-}
-
-fn unhex_text(s: &str) -> String {
-    if s.contains("\\x") { String::from_utf8(unhex(s)).unwrap() } else { s.into() }
-}
-
-#[derive(Clone, Default)]
-struct File {
-    now: Vec<u8>,
-    synced: Vec<u8>,
-    /// Writes since the last sync.
-    since: Vec<(usize, Option<Vec<u8>>)>,
-}
-
-fn apply(content: &mut Vec<u8>, at: usize, bytes: Option<&[u8]>) {
-    match bytes {
-        None => content.resize(at, 0),
-        Some(bytes) => {
-            content.resize(content.len().max(at + bytes.len()), 0);
-            content[at..at + bytes.len()].copy_from_slice(bytes);
-        }
-    }
-}
-
-/// What of the unsynced writes reached the card.
-#[derive(Clone, Copy, Debug)]
-enum Cut {
-    All,
-    None,
-    Half,
-}
-
 #[test]
 fn no_acknowledged_change_is_lost_in_a_power_cut() {
     let work = tempfile::tempdir().unwrap();
@@ -344,8 +234,6 @@ fn no_acknowledged_change_is_lost_in_a_power_cut() {
     assert!(checked > 500);
 }
 
-/// Ids of commands to the player begin like this; their number follows.
-const COMMAND_ID: &str = "\"id\":\"power-cut-";
 const COMMANDS: u64 = 60;
 
 /// What each command wants: a track, or a volume.
@@ -354,7 +242,6 @@ fn wanted_volume(n: u64) -> Option<u64> {
 }
 
 #[test]
-#[ignore = "its trace misses how one file in many was made, so the images are not complete"]
 fn a_player_that_fetches_plays_and_obeys_survives_a_power_cut_at_every_write() {
     let work = tempfile::tempdir().unwrap();
     let log = work.path().join("trace");
@@ -391,9 +278,68 @@ fn a_player_that_fetches_plays_and_obeys_survives_a_power_cut_at_every_write() {
     let calls = parse(&trace, &player);
     let last = calls.iter().filter(|c| matches!(c, Call::Ack(_))).count();
     assert_eq!(last as u64, COMMANDS, "every command was acknowledged in the trace");
-    let checked = replay(&calls, &player, 1_000, check_player);
-    println!("{} recorded calls of a player, {checked} images, 0 acknowledged commands lost", calls.len());
-    assert!(checked >= 1_000);
+    let setup = Setup { by: vec![], ..house.player.setup().clone() };
+    let (images, started) = (Cell::new(0), Cell::new(0));
+    let checked = replay(&calls, &player, 1_000, |image, acked, cut| {
+        images.set(images.get() + 1);
+        // Another kind of cut each time.
+        if images.get() % 97 == 50 {
+            let copy = work.path().join("started");
+            copy_all(image, &copy);
+            start_player(&copy, &setup, acked, cut);
+            fs::remove_dir_all(copy).unwrap();
+            started.set(started.get() + 1);
+        }
+        check_player(image, acked, cut);
+    });
+    let (calls, started) = (calls.len(), started.get());
+    println!(
+        "{calls} recorded calls of a player, {checked} images, {started} players started, 0 acknowledged commands lost"
+    );
+    assert!(checked >= 1_000 && started >= 10);
+}
+
+/// The player itself wakes up: it goes on playing, says so, and knows every command that it acknowledged.
+fn start_player(folder: &Path, setup: &Setup, acked: u64, cut: Cut) {
+    let context = format!("{cut:?} after command {acked}");
+    let mut player = Player::start(folder, setup.clone());
+    let ask = |line: Value| -> Value {
+        let socket = player.socket();
+        writeln!(&socket, "{line}").unwrap();
+        let reply = BufReader::new(&socket).lines().next().unwrap().unwrap();
+        serde_json::from_str::<Value>(&reply).unwrap()["data"].clone()
+    };
+    let by = |list: &Value| -> Vec<String> {
+        list.as_array().unwrap().iter().filter_map(|e| Some(e["by"].as_str()?.to_owned())).collect()
+    };
+    let [queue, history] = ["queue", "history"].map(|verb| ask(json!({"verb": verb, "limit": 200})));
+    let there: BTreeSet<_> = [by(&queue["entries"]), by(&history["plays"])].concat().into_iter().collect();
+    let lost: Vec<_> = (1..=acked).filter(|n| wanted_volume(*n).is_none() && !there.contains(&n.to_string())).collect();
+    assert!(lost.is_empty(), "{context}: {lost:?} are lost");
+    if acked == 0 && there.is_empty() {
+        until("the catalogue is there", DEADLINE, || player.cli(&["add", "waterloo"]).status.success().then_some(()));
+    }
+    until(&format!("{context}: half a second of sound"), DEADLINE, || {
+        let sound = player.recording();
+        (sound.sounding().len() > 22_050).then_some(())
+    });
+    until(&format!("{context}: it says what plays"), DEADLINE, || {
+        let status = player.told(&["status"]);
+        let names = status.contains("Waterloo") || status.contains("Fernando");
+        (status.contains("Playing") && names).then_some(())
+    });
+    let said = player.process().lines();
+    let bad: Vec<_> = said.iter().filter(|l| l.contains("panicked") || l.contains(" ERROR ")).collect();
+    assert!(bad.is_empty(), "{context}: {bad:?}");
+}
+
+/// Every file below a folder, to the same place below another.
+fn copy_all(from: &Path, to: &Path) {
+    for file in files(from) {
+        let copy = to.join(file.strip_prefix(from).unwrap());
+        fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        fs::copy(&file, copy).unwrap();
+    }
 }
 
 /// A player as it would wake up.
@@ -432,88 +378,6 @@ fn check_player(image: &Path, acked: u64, cut: Cut) {
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().map(|e| e.unwrap().path());
     entries.flat_map(|p| if p.is_dir() { files(&p) } else { vec![p] }).collect()
-}
-
-/// Lays out the files of `dir` as they may lie on the card after a cut at each call, and checks each image with the number of
-/// the last acknowledgement: all images, or about `most` of them, evenly. How many that were.
-fn replay(calls: &[Call], dir: &Path, most: usize, check: impl Fn(&Path, u64, Cut)) -> usize {
-    let memory = Path::new("/dev/shm");
-    let images = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
-    let mut files: BTreeMap<PathBuf, File> = BTreeMap::new();
-    let (mut acked, mut checked, mut seen, mut random) = (0, 0, 0usize, 1u64);
-    let all = 3 * calls.iter().filter(|c| !matches!(c, Call::Open { .. })).count();
-    for call in calls {
-        match call {
-            Call::Ack(n) => acked = *n,
-            Call::Open { path, truncate } => {
-                let f = files.entry(path.clone()).or_default();
-                if *truncate {
-                    f.now.clear();
-                    f.since.push((0, None));
-                }
-                continue;
-            }
-            Call::Write { path, at, bytes } => {
-                let f = files.entry(path.clone()).or_default();
-                apply(&mut f.now, *at, Some(bytes));
-                f.since.push((*at, Some(bytes.clone())));
-            }
-            Call::Truncate { path, len } => {
-                let f = files.entry(path.clone()).or_default();
-                apply(&mut f.now, *len, None);
-                f.since.push((*len, None));
-            }
-            Call::Sync { path } => {
-                if let Some(f) = files.get_mut(path) {
-                    f.synced.clone_from(&f.now);
-                    f.since.clear();
-                }
-            }
-            Call::Rename { from, to } => {
-                let f = files.remove(from).unwrap_or_else(|| panic!("{} was not seen being made", from.display()));
-                files.insert(to.clone(), f);
-            }
-            Call::Unlink { path } => drop(files.remove(path)),
-        }
-        for cut in [Cut::All, Cut::None, Cut::Half] {
-            seen += 1;
-            // The same number of images whatever the number of calls.
-            if most < all && seen * most / all == (seen - 1) * most / all {
-                continue;
-            }
-            let image = images.path().join(format!("{checked}"));
-            lay_out(&files, dir, &image, cut, &mut random);
-            check(&image, acked, cut);
-            fs::remove_dir_all(&image).unwrap();
-            checked += 1;
-        }
-    }
-    checked
-}
-
-fn lay_out(files: &BTreeMap<PathBuf, File>, dir: &Path, to: &Path, cut: Cut, random: &mut u64) {
-    // A folder is opened, too, to make names durable.
-    let folders: BTreeSet<_> = files.keys().flat_map(|p| p.ancestors().skip(1)).collect();
-    for (path, f) in files.iter().filter(|(p, _)| !folders.contains(p.as_path())) {
-        let content = match cut {
-            Cut::All => f.now.clone(),
-            Cut::None => f.synced.clone(),
-            Cut::Half => {
-                let mut content = f.synced.clone();
-                for (at, bytes) in &f.since {
-                    // Knuth's MMIX generator: the same images in every run.
-                    *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                    if *random >> 63 == 0 {
-                        apply(&mut content, *at, bytes.as_deref());
-                    }
-                }
-                content
-            }
-        };
-        let file = to.join(path.strip_prefix(dir).unwrap());
-        fs::create_dir_all(file.parent().unwrap()).unwrap();
-        fs::write(file, content).unwrap();
-    }
 }
 
 fn check(image: &Path, acked: u64, cut: Cut) {

@@ -35,7 +35,7 @@ pub struct Setup {
     pub output: String,
     /// Lines for `[board]`.
     pub board: String,
-    /// Lines for `[store]`, beside its folders. Originals only, unless told otherwise: recordings are compared sample for sample.
+    /// Lines for `[store]`, beside its folders and, unless they name one, its size. Originals only, unless told otherwise: recordings are compared sample for sample.
     pub store: String,
     /// Lines for `[fallback]`. Silence, unless told otherwise.
     pub fallback: String,
@@ -112,6 +112,11 @@ impl Player {
     /// The process.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
+    }
+
+    /// As what it was started.
+    pub fn setup(&self) -> &Setup {
+        &self.setup
     }
 
     /// The service manager's end.
@@ -199,13 +204,14 @@ fn text(folder: &Path, setup: &Setup, recording: &Path) -> String {
         Some(ca) => format!("ca = \"{}\"", ca.display()),
         None => "insecure = true".to_owned(),
     };
+    let size = if store.contains("size_mb") { "" } else { "size_mb = 1000" };
     let mqtt = broker.as_ref().map_or(String::new(), |url| {
         format!("[mqtt]\nbroker = \"{url}\"\npassword = \"{PASSWORD}\"\nhome_assistant = true\nspread_s = 1\n")
     });
     format!(
         "[office]\nsite = \"hq\"\nplayer = \"{player}\"\norigins = {origins:?}\n{trust}\n{office}\n\
          [output]\nrecord = \"{record}\"\n{output}\n[board]\n{board}\n\
-         [store]\nstate = \"{at}/state\"\ncache = \"{at}/cache\"\nsize_mb = 1000\nfloor_mb = 0\n{store}\n\
+         [store]\nstate = \"{at}/state\"\ncache = \"{at}/cache\"\n{size}\nfloor_mb = 0\n{store}\n\
          [fallback]\n{fallback}\n[streams]\n{streams}\n\
          [socket]\npath = \"{at}/socket\"\n{mqtt}"
     )
