@@ -442,16 +442,13 @@ impl Playback {
         let b = self.follower(a.entry, queue)?.id;
         let alone = self.line.iter().rev().nth(1).is_none_or(|before| before.complete);
         let resumes = self.follow.as_ref().is_some_and(|n| n.start.n > 0);
-        let lengths = [planner.length(a.entry)?, planner.length(b)?];
-        let [length, next] = lengths.map(Frames::span);
+        let [length, next] = [planner.length(a.entry)?, planner.length(b)?].map(Frames::span);
         let begins = planner.begins(a.entry, a.next);
-        // A third of a short track sounds alone. What the decoder has is not taken back.
-        let most = settings.crossfade.min(Span(length.0.min(next.0) / 3));
+        // What the decoder has is not taken back.
+        let most = longest_overlap((a.entry, length), (b, next), planner, settings);
         let overlap = most.min(Span(length.0.saturating_sub(begins.0 + ALONE.0)));
         let touched = planner.begins(a.entry, a.next + 1).0 + overlap.0 > length.0;
-        let together = album(a.entry, planner).is_some_and(|mine| album(b, planner) == Some(mine));
-        let rates = settings.fixed_rate || lengths[0].rate == lengths[1].rate;
-        if !touched || !alone || overlap < SHORTEST || resumes || together || !rates || planner.bad(b).is_some() {
+        if !touched || !alone || overlap < SHORTEST || resumes || planner.bad(b).is_some() {
             return None;
         }
         let first = planner.ready(b, planner.locate(b, Frames::default())?, None)?.rendition.name;
@@ -651,6 +648,20 @@ impl Playback {
     pub fn is_silent(&self, now: Instant, queue: &Queue) -> bool {
         self.state(now, queue) == State::Buffering
     }
+}
+
+/// How long two neighbours, each with its length, overlap where both are on board; as far as their records are here.
+pub(crate) fn longest_overlap(
+    (a, length): (EntryId, Span),
+    (b, next): (EntryId, Span),
+    planner: &Planner,
+    settings: &Settings,
+) -> Span {
+    let together = album(a, planner).is_some_and(|mine| album(b, planner) == Some(mine));
+    let rates = planner.rate(a).zip(planner.rate(b)).is_some_and(|(a, b)| a != b);
+    // A third of a short track sounds alone.
+    let most = settings.crossfade.min(Span(length.0.min(next.0) / 3));
+    if together || (rates && !settings.fixed_rate) || most < SHORTEST { Span(0) } else { most }
 }
 
 /// The album of an entry.

@@ -13,6 +13,7 @@ use crate::fallback::is_fallback;
 use crate::homeassistant;
 use crate::jukebox::{Jukebox, Notice};
 use crate::library::RenditionName;
+use crate::playback::longest_overlap;
 use crate::reason::{Reason, Who};
 use crate::sound::{EntryId, OutputState};
 use crate::time::{Frames, Instant, Span};
@@ -250,11 +251,15 @@ impl Jukebox {
 
     /// The same, counted no further than it takes to reach `enough`.
     pub(crate) fn on_board_up_to(&self, enough: Span) -> Span {
-        let mut all = Span(0);
+        let (mut all, mut before) = (Span(0), None);
         for (i, e) in self.queue.iter().enumerate() {
             let from = if i == 0 { self.playback.position(&self.queue) } else { Frames::default() };
             let (level, whole) = self.planner.level(e.id, from);
-            all.0 += level.0;
+            // Where two are cross-faded, one second holds two of music.
+            let this = (e.id, Span::ms(e.duration_ms));
+            let crossed =
+                before.replace(this).map_or(Span(0), |a| longest_overlap(a, this, &self.planner, &self.settings));
+            all.0 = (all.0 + level.0).saturating_sub(crossed.min(level).0);
             if !whole || all >= enough {
                 break;
             }

@@ -1,5 +1,7 @@
 //! Neighbours are cross-faded where they may be, and what is told of them stays true.
 
+use jukebox_core::fallback::FallbackSettings;
+
 use super::*;
 
 #[test]
@@ -85,4 +87,59 @@ fn what_is_not_on_board_is_not_waited_for() {
     w.pass(Span::s(100));
     let heard = heard_ms(&w);
     assert_eq!((heard[0], heard[1]), ((1, 0, 55_000), (2, 5_000, 60_000)), "all was on board");
+}
+
+/// What is told to be on board is how long it sounds without the link.
+#[test]
+fn the_overlap_is_not_counted_twice() {
+    let mut w = crossfading(12, Library::new(&[60, 90, 60]));
+    w.pass(Span::s(30));
+    w.link = Link::Down { reason: Reason::Refused, after: Span::ms(50) };
+    let sounded = |w: &World| heard_ms(w).iter().map(|h| h.2 - h.1).sum::<u64>();
+    let (told, before) = (w.ask("health", "")["data"]["on_board_queue_s"].as_u64().unwrap(), sounded(&w));
+    w.pass(Span::s(200));
+    assert_eq!((heard_ms(&w).len(), &w.retained["now"]["state"]), (3, &"stopped".into()));
+    let sounds = sounded(&w) - before;
+    assert!(sounds.abs_diff(told * 1_000) < 1_100, "{told} s were told, {sounds} ms sounded");
+}
+
+/// The device goes away before, in and after the middle of a cross-fade: both tracks go on where they were.
+#[test]
+fn a_missing_device_holds_a_cross_fade() {
+    for at_s in [49, 53, 57] {
+        let mut w = crossfading(10, Library::new(&[60, 60]));
+        w.pass(Span::s(at_s));
+        w.plug(false);
+        w.pass(Span::s(30));
+        assert_eq!(w.retained["now"]["state"], "no_output", "{at_s}");
+        w.plug(true);
+        w.pass(Span::s(90));
+        assert_eq!(heard_ms(&w), [(1, 0, 55_000), (2, 5_000, 60_000)], "{at_s}");
+        let finished = w.events.iter().filter(|e| e.0 == "finished").count();
+        assert_eq!((finished, &w.retained["now"]["state"]), (2, &"stopped".into()), "{at_s}");
+    }
+}
+
+/// The fallback that steps in at the last moment follows without a fade. The entry that waited is cross-faded where the fallback's
+/// track ends soon, else the fallback makes room at once.
+#[test]
+fn the_queue_is_whole_beside_a_fallback() {
+    for (stands_in_s, second) in [(600, (2, 0, 60_000)), (200, (2, 5_000, 60_000))] {
+        let fallback =
+            FallbackSettings { playlist: Some("calm".into()), shuffle: false, when_waiting: true, when_empty: false };
+        let library = Library::new(&[60, 60, stands_in_s]).with_playlist("calm", &[2]);
+        let mut w = World::with(1, library, Settings { crossfade: Span::s(10), fallback, ..settings() });
+        w.ask("add", "Track 0");
+        w.pass(Span::s(30));
+        w.link = Link::Down { reason: Reason::Refused, after: Span::ms(50) };
+        w.ask("add", "Track 1");
+        w.pass(Span::s(180));
+        assert_eq!(w.retained["now"]["source"], "fallback");
+        w.link = Link::Up { kbps: 20_000, rtt: Span::ms(60) };
+        w.pass(Span::s(300));
+        let heard = heard_ms(&w);
+        let queue: Vec<_> = heard.iter().copied().filter(|h| h.0 < 1 << 31).collect();
+        assert_eq!(queue, [(1, 0, 60_000), second], "{heard:?}");
+        assert_eq!(w.ask("health", "")["data"]["unplanned_silence_s"]["since_boot"], 0.0);
+    }
 }
