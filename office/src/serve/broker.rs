@@ -257,6 +257,8 @@ fn spawn(setup: &Setup) -> Result<Child, BrokerError> {
     };
     command.arg("-c").arg(setup.folder.join("mosquitto.conf")).current_dir(&setup.folder);
     command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
+    // Whether we are ready is for us to say.
+    command.env_remove("NOTIFY_SOCKET");
     // A group of its own: Ctrl-C in the terminal is for us, and we end it after the last message is out.
     command.process_group(0);
     command.spawn().map_err(|e| BrokerError::NotStarted(e.to_string(), setup.port))

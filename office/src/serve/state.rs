@@ -11,7 +11,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::rand;
@@ -167,6 +167,7 @@ impl State {
     fn lock_file(&self, name: &str) -> Result<(PathBuf, File), StateError> {
         let path = self.path(name);
         let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+        let file = file.and_then(|file| give(&file, &path).map(|()| file));
         file.map(|file| (path.clone(), file)).map_err(|why| StateError::Io { path, why })
     }
 
@@ -275,6 +276,7 @@ impl Draft {
             let _ = fs::remove_file(&draft.fresh);
             let mut file = OpenOptions::new().create_new(true).write(true).mode(mode).open(&draft.fresh)?;
             file.write_all(bytes)?;
+            give(&file, path)?;
             file.sync_all()
         };
         write().map_err(|why| StateError::Io { path: path.into(), why })?;
@@ -294,6 +296,16 @@ impl Drop for Draft {
     fn drop(&mut self) {
         // After `keep` there is nothing under this name.
         let _ = fs::remove_file(&self.fresh);
+    }
+}
+
+/// What root writes into somebody's folder is theirs: the service reads what `sudo jukebox-office player add` has written.
+fn give(file: &File, path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let owner = fs::metadata(folder)?;
+    match rustix::process::geteuid().is_root() && owner.uid() != 0 {
+        true => fchown(file, Some(owner.uid()), Some(owner.gid())),
+        false => Ok(()),
     }
 }
 
@@ -335,4 +347,28 @@ pub fn bracketed(host: &str) -> String {
 fn hostname() -> String {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     if name.trim().is_empty() { "localhost".into() } else { name.trim().to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
+
+    use super::*;
+
+    #[test]
+    fn what_root_writes_belongs_to_the_owner_of_the_folder() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("NOT HERE: giving files away needs root");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        std::os::unix::fs::chown(folder.path(), Some(4_321), Some(4_322)).unwrap();
+        let state = State { folder: folder.path().into() };
+        let _turn = state.lock_players().unwrap();
+        state.keep_players(&[]).unwrap();
+        for name in ["players.lock", "players.json"] {
+            let file = fs::metadata(state.path(name)).unwrap();
+            assert_eq!((file.uid(), file.gid(), file.mode() & 0o777), (4_321, 4_322, 0o600), "{name}");
+        }
+    }
 }
