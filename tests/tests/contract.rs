@@ -166,30 +166,120 @@ fn a_party_of_foreign_clients_fits_the_document() {
 }
 
 /// Keys of device discovery: <https://www.home-assistant.io/integrations/mqtt/#device-discovery-payload>, and for each
-/// platform `https://www.home-assistant.io/integrations/PLATFORM.mqtt/`. As those pages (of 2025 and 2026) document them; abbreviations are not used.
-const SHARED: [&str; 5] = ["device", "origin", "components", "availability_topic", "qos"];
-const DEVICE: [&str; 6] = ["identifiers", "name", "manufacturer", "model", "sw_version", "serial_number"];
+/// platform `https://www.home-assistant.io/integrations/PLATFORM.mqtt/`; as Home Assistant 2026.2 knows them (its schemas, read on
+/// 2026-11-27), without those that are on their way out (`object_id`). It drops others without a word. Abbreviations are not used.
+const SHARED: [&str; 12] = [
+    "device",
+    "origin",
+    "components",
+    "state_topic",
+    "command_topic",
+    "qos",
+    "encoding",
+    "availability",
+    "availability_topic",
+    "availability_template",
+    "payload_available",
+    "payload_not_available",
+];
+const DEVICE: [&str; 12] = [
+    "identifiers",
+    "connections",
+    "name",
+    "manufacturer",
+    "model",
+    "model_id",
+    "sw_version",
+    "hw_version",
+    "serial_number",
+    "via_device",
+    "suggested_area",
+    "configuration_url",
+];
 const ORIGIN: [&str; 3] = ["name", "sw_version", "support_url"];
 /// Of every entity.
-const ENTITY: [&str; 5] = ["platform", "unique_id", "name", "icon", "entity_category"];
+const ENTITY: [&str; 12] = [
+    "platform",
+    "unique_id",
+    "name",
+    "icon",
+    "entity_category",
+    "entity_picture",
+    "enabled_by_default",
+    "default_entity_id",
+    "json_attributes_topic",
+    "json_attributes_template",
+    "qos",
+    "encoding",
+];
 /// Platform: keys that it must have, keys that it may have.
 const PLATFORMS: [(&str, &[&str], &[&str]); 8] = [
-    ("button", &["command_topic"], &["payload_press", "command_template", "device_class"]),
+    ("button", &["command_topic"], &["payload_press", "command_template", "device_class", "retain"]),
     (
         "number",
         &["command_topic"],
-        &["state_topic", "min", "max", "step", "unit_of_measurement", "value_template", "mode", "device_class"],
+        &[
+            "command_template",
+            "device_class",
+            "max",
+            "min",
+            "mode",
+            "optimistic",
+            "payload_reset",
+            "retain",
+            "state_topic",
+            "step",
+            "unit_of_measurement",
+            "value_template",
+        ],
     ),
     (
         "switch",
         &["command_topic"],
-        &["state_topic", "payload_on", "payload_off", "state_on", "state_off", "device_class"],
+        &[
+            "command_template",
+            "device_class",
+            "optimistic",
+            "payload_off",
+            "payload_on",
+            "retain",
+            "state_off",
+            "state_on",
+            "state_topic",
+            "value_template",
+        ],
     ),
-    ("select", &["command_topic", "options"], &["command_template", "state_topic", "value_template"]),
-    ("text", &["command_topic"], &["command_template", "min", "max", "mode", "pattern", "state_topic"]),
-    ("sensor", &["state_topic"], &["value_template", "options", "state_class", "unit_of_measurement", "device_class"]),
-    ("binary_sensor", &["state_topic"], &["value_template", "payload_on", "payload_off", "device_class"]),
-    ("event", &["state_topic", "event_types"], &["value_template", "device_class"]),
+    (
+        "select",
+        &["command_topic", "options"],
+        &["command_template", "optimistic", "retain", "state_topic", "value_template"],
+    ),
+    (
+        "text",
+        &["command_topic"],
+        &["command_template", "max", "min", "mode", "pattern", "retain", "state_topic", "value_template"],
+    ),
+    (
+        "sensor",
+        &["state_topic"],
+        &[
+            "device_class",
+            "expire_after",
+            "force_update",
+            "last_reset_value_template",
+            "options",
+            "state_class",
+            "suggested_display_precision",
+            "unit_of_measurement",
+            "value_template",
+        ],
+    ),
+    (
+        "binary_sensor",
+        &["state_topic"],
+        &["device_class", "expire_after", "force_update", "off_delay", "payload_off", "payload_on", "value_template"],
+    ),
+    ("event", &["state_topic", "event_types"], &["device_class", "value_template"]),
 ];
 
 fn home_assistant_knows_every_key(house: &House) {
@@ -225,6 +315,14 @@ fn home_assistant_knows_every_key(house: &House) {
     }
     assert_eq!(platforms, set(PLATFORMS.map(|p| p.0)));
     assert_eq!(all["components"]["playlist"]["options"], json!(["friday-night"]));
+    // Where a Python with the package `homeassistant` is named, its own schemas have a look.
+    if let Some(python) = std::env::var_os("JUKEBOX_HOMEASSISTANT") {
+        let mut python = Command::new(python);
+        let file = house.folder().join("discovery.json");
+        rig::write(&file, &described.payload);
+        python.arg(root().join("tests/discovery.py")).stdin(std::fs::File::open(&file).unwrap());
+        eprintln!("{}", rig::run(&mut python));
+    }
     // What a button says is understood.
     let press = all["components"]["previous"]["payload_press"].as_str().unwrap();
     assert_eq!(house.ask("previous", press)["status"], "ok");
