@@ -6,6 +6,7 @@
 
 pub mod broker;
 pub mod clock;
+pub mod header;
 pub mod house;
 pub mod icecast;
 pub mod mqtt;
