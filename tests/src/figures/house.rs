@@ -22,7 +22,7 @@ pub(super) const RATE: u32 = 44_100;
 pub(super) const SIDES: usize = 120;
 const SIDE_S: f64 = 6.0;
 /// Minutes of each long song.
-const LONG_MIN: f64 = 4.0;
+pub(super) const LONG_MIN: f64 = 4.0;
 /// Titles of the long songs, with glyphs of each CJK script.
 pub(super) const LONG: [&str; 4] = ["夜に歌う音楽", "音乐之夜的歌声", "한국 음악의 밤", "東京ブルース 第四番"];
 
