@@ -1,44 +1,58 @@
-//! Floats to integers: exact where the source is an integer that fits, with dither everywhere else.
+//! Floats to integers: exact where the source is an integer that fits or the output has 32 bits, with dither everywhere else.
 //!
 //! TPDF: noise of triangular density, two steps wide, added before rounding; it makes the error independent of the signal
 //! (Lipshitz, Wannamaker, Vanderkooy, "Quantization and Dither", JAES 40/5, 1992).
 
 use crate::output::Content;
 
+/// Samples that are worked on side by side.
+const LANES: usize = 8;
+/// From here on a float has no fraction: what is added to it is rounded, and stands in its lower bits.
+const WHOLE: f64 = 1.5 * (1u64 << 52) as f64;
+
 /// Makes integers of floats.
 pub(crate) struct Quantizer {
-    random: u32,
+    /// A generator for each lane, so that none waits for another.
+    random: [u32; LANES],
 }
 
 impl Quantizer {
-    pub(crate) const fn new() -> Self {
-        Self { random: 0x9e37_79b9 }
+    pub(crate) fn new() -> Self {
+        Self { random: std::array::from_fn(|lane| 0x9e37_79b9u32.wrapping_mul(2 * lane as u32 + 1)) }
     }
 
-    /// Writes `from`, full scale at 1, into `to` as integers of `bits`; dithers unless `content` fits.
+    /// Writes `from`, full scale at 1, into `to` as integers of `bits`; dithers unless `content` fits. In 32 bits all
+    /// fits: a float has 24, and its own steps are the larger ones.
     pub(crate) fn run<T>(&mut self, from: &[f32], bits: u8, content: Content, to: &mut [T], make: impl Fn(i32) -> T) {
-        let steps = (1u32 << (bits - 1)) as f32;
-        if content <= Content::Integer(bits) {
-            // A whole number of steps. `as` stays within 32 bits, and makes 0 of a NaN.
-            let (least, most) = (-1 << (bits - 1), i32::MAX >> (32 - bits));
-            from.iter().zip(to).for_each(|(x, y)| *y = make(((x * steps) as i32).clamp(least, most)));
+        let steps = f64::from(1u32 << (bits - 1));
+        if bits == 32 || content <= Content::Integer(bits) {
+            from.iter().zip(to).for_each(|(x, y)| *y = make(rounded(*x, steps, 0.0)));
             return;
         }
-        let steps = f64::from(steps);
-        for (x, y) in from.iter().zip(to) {
-            // Above 0 cutting is rounding down, and cheap; `round` is a call where the processor has no instruction for it.
-            let level = (f64::from(*x) * steps + self.noise()).clamp(-steps, steps - 1.0) + (steps + 0.5);
-            *y = make(if x.is_nan() { 0 } else { (level as i64 - steps as i64) as i32 });
-        }
+        let mut some = |from: &[f32], to: &mut [T]| {
+            for ((x, y), random) in from.iter().zip(to).zip(&mut self.random) {
+                *y = make(rounded(*x, steps, noise(random)));
+            }
+        };
+        let ((from, rest), (to, end)) = (from.as_chunks::<LANES>(), to.as_chunks_mut::<LANES>());
+        from.iter().zip(to).for_each(|(from, to)| some(from, to));
+        some(rest, end);
     }
+}
 
-    /// Triangular between -1 and 1: the halves of a random number (Marsaglia's xorshift, 32 bits), one less the other.
-    fn noise(&mut self) -> f64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 17;
-        self.random ^= self.random << 5;
-        f64::from((self.random >> 16) as i32 - (self.random & 0xffff) as i32) / 65_536.0
-    }
+/// The whole number of steps nearest to `x`, within full scale; 0 of what is no number. (A cast from float to integer is a
+/// chain of cases, which cannot be done for several samples at once.)
+fn rounded(x: f32, steps: f64, noise: f64) -> i32 {
+    let x = if x.is_nan() { 0.0 } else { f64::from(x) };
+    ((x * steps + noise).max(-steps).min(steps - 1.0) + WHOLE).to_bits() as i32
+}
+
+/// Triangular between -1 and 1: the halves of a random number (Marsaglia's xorshift, 32 bits), one less the other.
+fn noise(random: &mut u32) -> f64 {
+    *random ^= *random << 13;
+    *random ^= *random >> 17;
+    *random ^= *random << 5;
+    f64::from((*random >> 16) as i32 - (*random & 0xffff) as i32) / 65_536.0
 }
 
 #[cfg(test)]
