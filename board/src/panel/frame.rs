@@ -98,6 +98,11 @@ impl<C: PixelColor> Canvas<C> {
         }
     }
 
+    /// Whether the panel does not show yet what was drawn last.
+    pub fn is_changed(&self) -> bool {
+        self.shown.as_ref() != Some(&self.next)
+    }
+
     /// The panel shows the frame drawn last.
     pub fn accept(&mut self) {
         let old = self.shown.take().unwrap_or_else(|| self.next.clone());
@@ -121,6 +126,19 @@ impl<C: PixelColor> DrawTarget for Frame<C> {
             if area.contains(at) {
                 self.pixels[at.y as usize * self.width + at.x as usize] = colour;
             }
+        }
+        Ok(())
+    }
+
+    fn fill_contiguous<I: IntoIterator<Item = C>>(&mut self, area: &Rectangle, colours: I) -> Result<(), Infallible> {
+        if area.intersection(&self.bounding_box()) != *area {
+            return self.draw_iter(area.points().zip(colours).map(|(at, colour)| Pixel(at, colour)));
+        }
+        let mut colours = colours.into_iter();
+        for y in area.rows() {
+            let start = y as usize * self.width + area.top_left.x as usize;
+            let row = &mut self.pixels[start..start + area.size.width as usize];
+            row.iter_mut().zip(&mut colours).for_each(|(pixel, colour)| *pixel = colour);
         }
         Ok(())
     }
@@ -157,7 +175,11 @@ mod tests {
         let mut frame = Frame::new(Size::new(4, 4), Off);
         let _ = frame.fill_solid(&Rectangle::new(Point::new(-2, 3), Size::new(4, 9)), On);
         let _ = frame.draw_iter([Pixel(Point::new(9, 0), On)]);
+        let cut = Rectangle::new(Point::new(3, -1), Size::new(2, 2));
+        let _ = frame.fill_contiguous(&cut, [Off, Off, On, On]);
+        let whole = Rectangle::new(Point::new(1, 0), Size::new(2, 2));
+        let _ = frame.fill_contiguous(&whole, [On, Off, Off, On]);
         let on: Vec<usize> = (0..16).filter(|n| frame.pixels()[*n] == BinaryColor::On).collect();
-        assert_eq!(on, [12, 13]);
+        assert_eq!(on, [1, 3, 6, 12, 13]);
     }
 }

@@ -3,7 +3,7 @@
 //! The file is replaced in one step, so that a viewer never sees half of it, and only when a pixel changed.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use embedded_graphics::pixelcolor::{BinaryColor, Rgb565, Rgb888};
@@ -79,7 +79,7 @@ fn encoded<C: PixelColor + Into<Rgb888>>(
     style: &Style<C>,
 ) -> io::Result<(bool, Option<Vec<u8>>)> {
     let paged = canvas.draw(view, look, style);
-    if canvas.changes().is_empty() {
+    if !canvas.is_changed() {
         return Ok((paged, None));
     }
     let bytes = encode(canvas.next()).map_err(io::Error::other)?;
@@ -88,19 +88,33 @@ fn encoded<C: PixelColor + Into<Rgb888>>(
 }
 
 fn encode<C: PixelColor + Into<Rgb888>>(frame: &Frame<C>) -> Result<Vec<u8>, png::EncodingError> {
+    let size = frame.size();
     let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, frame.size().width, frame.size().height);
+    let mut encoder = png::Encoder::new(&mut bytes, size.width, size.height);
     encoder.set_color(png::ColorType::Rgb);
-    // Drawn once a second, and mostly black.
+    // Drawn once a second, and mostly one colour: what is as the row above is nothing, and cheap. Row by row, for a picture in
+    // one piece is memory that comes and goes.
     encoder.set_compression(png::Compression::Fastest);
-    encoder.set_filter(png::Filter::NoFilter);
+    encoder.set_filter(png::Filter::Up);
     let mut writer = encoder.write_header()?;
-    let mut pixels = vec![0; frame.pixels().len() * 3];
-    for (bytes, &pixel) in pixels.as_chunks_mut::<3>().0.iter_mut().zip(frame.pixels()) {
-        let colour: Rgb888 = pixel.into();
-        *bytes = [colour.r(), colour.g(), colour.b()];
+    let mut rows = writer.stream_writer()?;
+    let mut row = vec![0; size.width as usize * 3];
+    let (mut above, mut last) = (&[][..], None);
+    for pixels in frame.pixels().chunks(size.width as usize) {
+        if pixels != above {
+            for (bytes, &pixel) in row.as_chunks_mut::<3>().0.iter_mut().zip(pixels) {
+                let (_, rgb) = last.filter(|l: &(C, [u8; 3])| l.0 == pixel).unwrap_or_else(|| {
+                    let colour: Rgb888 = pixel.into();
+                    (pixel, [colour.r(), colour.g(), colour.b()])
+                });
+                *bytes = rgb;
+                last = Some((pixel, rgb));
+            }
+        }
+        above = pixels;
+        rows.write_all(&row)?;
     }
-    writer.write_image_data(&pixels)?;
+    rows.finish()?;
     writer.finish()?;
     Ok(bytes)
 }
