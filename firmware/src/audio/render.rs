@@ -329,6 +329,11 @@ impl Renderer {
         if exact {
             return true;
         }
+        if step == 0.0 && volume == target {
+            let factor = self.gate * volume;
+            out.iter_mut().for_each(|x| *x *= factor);
+            return false;
+        }
         for frame in out.as_chunks_mut::<2>().0 {
             self.gate = (self.gate + step).clamp(0.0, 1.0);
             volume = if slope < 0.0 { (volume + slope).max(target) } else { (volume + slope).min(target) };
