@@ -3,6 +3,7 @@
 //! Data flows *towards* the driver, through one bounded channel; the driver never waits for a task. A full channel makes
 //! those who send wait (threads) or count (tasks whose news is replaced by newer news anyway).
 
+mod alarm;
 mod parts;
 mod reload;
 
@@ -18,11 +19,12 @@ use jukebox_core::time::{Instant, Span};
 use jukebox_core::wire;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::timeout;
 
 use crate::cli::RunArgs;
 use crate::config::{Config, ConfigError};
 use crate::{mqtt, netlink, socket, store, systemd};
+use alarm::Alarm;
 use parts::Parts;
 
 /// News that may wait for the driver.
@@ -125,6 +127,7 @@ struct Driver {
 
 impl Driver {
     async fn run(mut self, mut news: mpsc::Receiver<News>) -> anyhow::Result<()> {
+        let mut alarm = Alarm::new().context("no timer")?;
         self.dispatch();
         self.systemd.ready();
         while !self.ending {
@@ -132,9 +135,10 @@ impl Driver {
             let feed = self.systemd.every().map(|e| std::time::Instant::now() + e / 2);
             let wake = [due, feed].into_iter().flatten().min();
             let wake = wake.unwrap_or_else(|| std::time::Instant::now() + Duration::from_secs(3_600));
+            alarm.set(wake).context("the timer cannot be set")?;
             let first = tokio::select! {
                 n = news.recv() => n,
-                () = sleep_until(wake.into()) => Some(News::Input(Input::Tick)),
+                () = alarm.rings() => Some(News::Input(Input::Tick)),
             };
             let Some(first) = first else { break };
             self.listen();
