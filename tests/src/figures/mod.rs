@@ -11,6 +11,7 @@ mod cpu;
 mod disk;
 mod flood;
 mod house;
+mod link_up;
 mod live;
 mod memory;
 mod publish;
@@ -85,7 +86,7 @@ impl fmt::Display for Figure {
 type Group = (&'static str, fn(&Bench) -> Vec<Figure>);
 
 /// Quick ones first.
-const GROUPS: [Group; 12] = [
+const GROUPS: [Group; 13] = [
     ("catalogue", catalogue::catalogue),
     ("written", disk::written),
     ("publish", publish::cpu),
@@ -95,6 +96,7 @@ const GROUPS: [Group; 12] = [
     ("first-sound", times::first_sound),
     ("flood", flood::flood),
     ("cpu", cpu::cpu),
+    ("link-up", link_up::link_up),
     ("live", live::live),
     ("memory", memory::memory),
     ("large", catalogue::large),

@@ -1,11 +1,11 @@
 //! Networks of a test's own: the office in one namespace, the player in another, and cables between them.
 //!
-//! The test runs again inside ([`enclosed`]), as root of namespaces that end with it: nothing of the machine is touched. Where
+//! The test or figure runs again inside ([`enclosed`], [`enclose`]), as root of namespaces that end with it: nothing of the machine is touched. Where
 //! the machine does not allow that, a line `NOT HERE` says so, and `tests/run` counts it.
 
 use std::io::Write;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use super::{SOON, run, until};
 
@@ -16,18 +16,27 @@ pub const NAME: &str = "office.rig";
 /// A player's `/etc/hosts` that knows that name.
 pub const HOSTS: &str = "192.0.2.1 office.rig\n";
 
-/// Tells a test that it runs inside.
+/// Tells a program that it runs inside.
 const INSIDE: &str = "JUKEBOX_RIG_INSIDE";
 
-/// Whether the calling test, `name` with its modules, is inside and may go on. Outside it is run inside, and this returns when
-/// it has passed.
+/// Where the caller runs.
+pub enum Enclosure {
+    /// In networks of its own: it may go on.
+    Inside,
+    /// It was run inside, and has come to its end.
+    Over(ExitStatus),
+    /// The machine does not allow it; why.
+    NotHere(String),
+}
+
+/// Runs this program again with `args`, as root of namespaces that end with it, unless that is what it runs in.
 ///
 /// # Panics
-/// When it has not passed.
-pub fn enclosed(name: &str) -> bool {
+/// When it cannot be started.
+pub fn enclose(args: &[&str]) -> Enclosure {
     if std::env::var_os(INSIDE).is_some() {
         run(Command::new("ip").args(["link", "set", "lo", "up"]));
-        return true;
+        return Enclosure::Inside;
     }
     let unshare = || {
         let mut command = Command::new("unshare");
@@ -36,20 +45,32 @@ pub fn enclosed(name: &str) -> bool {
     };
     let tried =
         unshare().args(["ip", "link", "add", "name", "office0", "type", "veth", "peer", "name", "player0"]).output();
-    if let Some(why) = match tried {
-        Ok(out) if out.status.success() => None,
-        Ok(out) => Some(String::from_utf8_lossy(&out.stderr).trim().to_owned()),
-        Err(e) => Some(e.to_string()),
-    } {
-        // Past the harness, which keeps what a passing test prints.
-        let _ = writeln!(std::io::stderr(), "NOT HERE: {name}: no network of its own on this machine: {why}");
-        return false;
+    match tried {
+        Ok(out) if out.status.success() => {}
+        Ok(out) => return Enclosure::NotHere(String::from_utf8_lossy(&out.stderr).trim().to_owned()),
+        Err(e) => return Enclosure::NotHere(e.to_string()),
     }
     // Built out here, where there is a network.
     super::program("jukebox");
-    let own = std::env::current_exe().unwrap_or_else(|e| panic!("no path of the test itself: {e}"));
-    let status = unshare().arg(own).args(["--exact", name, "--nocapture"]).env(INSIDE, "1").status();
-    assert!(status.is_ok_and(|s| s.success()), "{name} has failed inside");
+    let own = std::env::current_exe().unwrap_or_else(|e| panic!("no path of the program itself: {e}"));
+    let status = unshare().arg(own).args(args).env(INSIDE, "1").status();
+    Enclosure::Over(status.unwrap_or_else(|e| panic!("unshare: {e}")))
+}
+
+/// Whether the calling test, `name` with its modules, is inside and may go on. Outside it is run inside, and this returns when
+/// it has passed.
+///
+/// # Panics
+/// When it has not passed.
+pub fn enclosed(name: &str) -> bool {
+    match enclose(&["--exact", name, "--nocapture"]) {
+        Enclosure::Inside => return true,
+        Enclosure::Over(status) => assert!(status.success(), "{name} has failed inside"),
+        Enclosure::NotHere(why) => {
+            // Past the harness, which keeps what a passing test prints.
+            let _ = writeln!(std::io::stderr(), "NOT HERE: {name}: no network of its own on this machine: {why}");
+        }
+    }
     false
 }
 
