@@ -6,6 +6,9 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
+use jukebox_core::time::Span;
+
+use crate::world::weather;
 
 /// What a window does.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -223,17 +226,13 @@ fn capacity(word: &str, scale: f64, folder: &Path) -> Result<Vec<(f64, f64)>> {
     }
     let file = folder.join(word);
     let text = std::fs::read_to_string(&file).with_context(|| format!("{}: a rate or a trace", file.display()))?;
-    let lines = text.lines().enumerate().map(|(n, l)| (n + 1, l.split('#').next().unwrap_or(l).trim()));
-    let row = |(number, line): (usize, &str)| {
-        let mut words = line.split_whitespace().map(|w| w.parse::<f64>().ok());
-        match (words.next().flatten(), words.next().flatten()) {
-            (Some(ms), Some(bytes)) if ms > 0.0 && bytes >= 0.0 => Ok((ms / 1_000.0, bytes / ms * 1_000.0 * scale)),
-            _ => bail!("{}:{number}: wanted `duration_ms bytes`", file.display()),
-        }
-    };
-    let rows = lines.filter(|(_, l)| !l.is_empty()).map(row).collect::<Result<Vec<_>>>()?;
+    let rows = weather::parse(&text).with_context(|| file.display().to_string())?;
     ensure!(!rows.is_empty(), "{}: no rows", file.display());
-    Ok(rows)
+    let row = |(span, bytes): &(Span, u64)| {
+        let seconds = span.0 as f64 / 1e6;
+        (seconds, *bytes as f64 / seconds * scale)
+    };
+    Ok(rows.iter().map(row).collect())
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ const SLOT: usize = RATE / 50;
 const TENTH: usize = RATE / 10;
 
 fn hertz(tone: usize) -> f64 {
-    400.0 + 60.0 * tone as f64
+    400.0 + 45.0 * tone as f64
 }
 
 fn seconds() -> usize {
