@@ -28,6 +28,7 @@ pub use board::{Board, Buttons, Night, Panel, device_tree, hat};
 pub use explain::Spot;
 pub use hours::Hours;
 pub use streams::Streams;
+pub(crate) use tls::trusting;
 pub use tls::{provider, roots, tls_config};
 
 /// Where the file lies unless `--config` or `JUKEBOX_CONFIG` says otherwise.

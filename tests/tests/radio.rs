@@ -3,24 +3,30 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use jukebox_tests::rig::house::House;
 use jukebox_tests::rig::icecast::{Icecast, Tunnel};
 use jukebox_tests::rig::player::{Player, Setup};
-use jukebox_tests::rig::{SOON, folder, until};
+use jukebox_tests::rig::recording::Recording;
+use jukebox_tests::rig::tls::Ca;
+use jukebox_tests::rig::web::Web;
+use jukebox_tests::rig::{SOON, folder, free_port, studio, until};
 use serde_json::{Value, json};
 
 /// A player without an office, which may tune in to these ports of this machine.
-fn player(folder: &std::path::Path, ports: &[u16], more: &str) -> Player {
+fn player(folder: &Path, ports: &[u16], more: &str) -> Player {
     let allow: Vec<String> = ports.iter().map(|p| format!("http://127.0.0.1:{p}/")).collect();
-    let streams = format!("allow = {allow:?}\n{more}");
+    Player::start(&folder.join("player"), setup(folder, &format!("allow = {allow:?}\n{more}")))
+}
+
+fn setup(folder: &Path, streams: &str) -> Setup {
     let music = folder.join("music");
     std::fs::create_dir_all(&music).unwrap();
     // At one rate all that is heard is one recording.
     let output = "first_volume = 100\nrate = 44100\n".into();
-    let origins = vec![music.display().to_string()];
-    Player::start(&folder.join("player"), Setup { origins, streams, output, ..Setup::default() })
+    Setup { origins: vec![music.display().to_string()], streams: streams.into(), output, ..Setup::default() }
 }
 
 fn ask(player: &Player, verb: &str, payload: &Value) -> Value {
@@ -156,6 +162,135 @@ fn it_ends_when_its_time_is_over_and_survives_a_crash() {
     assert_eq!((&play["skipped"], &play["url"]), (&json!(false), &json!(url)));
 }
 
+/// SHOUTcast's servers of the first kind do not even say HTTP.
+#[test]
+fn a_shoutcast_server_of_the_first_kind_is_a_station() {
+    let folder = folder();
+    let music = studio::show(&folder.path().join("show.mp3"), 1_000, 60.0, "", "");
+    let body = studio::titled(&music, 8_192, &[(0.0, "ABBA - Waterloo"), (0.1, "ABBA - Fernando")]);
+    let head = "ICY 200 OK\r\nicy-notice1:<BR>This stream requires <a href=\"http://www.winamp.com/\">Winamp</a><BR>\r\n\
+                icy-notice2:SHOUTcast Distributed Network Audio Server/Linux v1.9.8<BR>\r\nicy-name:Old Radio\r\n\
+                icy-genre:Oldies\r\nicy-pub:1\r\ncontent-type:audio/mpeg\r\nicy-metaint:8192\r\nicy-br:128\r\n\r\n";
+    let port = studio::on_air(head, body, 60.0);
+    let player = player(folder.path(), &[port], "");
+    ask(&player, "add", &json!({"url": format!("http://127.0.0.1:{port}/")}));
+    for title in ["Waterloo", "Fernando"] {
+        let named =
+            wait_for(&player, title, |n| n["state"] == "playing" && n["track"]["title"] == title)["track"].clone();
+        assert_eq!((&named["artist"], &named["album"]), (&json!("ABBA"), &json!("Old Radio")));
+    }
+    until("six seconds are heard", SOON, || (recorded(&player) > 6.0).then_some(()));
+    assert!(hears(&player, 2.0, 3.0, 1_000.0));
+    assert!(player.recording().gaps(1.0).is_empty(), "titles are not heard");
+}
+
+/// Ogg begins anew where a station changes what it plays: the next title, and no gap.
+#[test]
+fn ogg_goes_on_where_a_station_begins_it_anew() {
+    let folder = folder();
+    for ending in ["ogg", "opus"] {
+        let file = folder.path().join(format!("show.{ending}"));
+        let mut body = studio::show(&file, 1_000, 8.0, "Waterloo", "ABBA");
+        body.extend(studio::show(&file, 1_500, 30.0, "Fernando", "Abba"));
+        let port = studio::on_air("HTTP/1.0 200 OK\r\nContent-Type: application/ogg\r\n\r\n", body, 38.0);
+        let player = player(&folder.path().join(ending), &[port], "");
+        ask(&player, "add", &json!({"url": format!("http://127.0.0.1:{port}/")}));
+        for (title, artist) in [("Waterloo", "ABBA"), ("Fernando", "Abba")] {
+            let fits = |n: &Value| n["state"] == "playing" && n["track"]["title"] == title;
+            assert_eq!(wait_for(&player, title, fits)["track"]["artist"], artist);
+        }
+        until("twelve seconds are heard", SOON, || (recorded(&player) > 12.5).then_some(()));
+        let sound = player.recording();
+        let from = sound.sounding().start as f64 / f64::from(sound.rate);
+        let louder = |at, a, b| sound.level_at(from + at, 1.0, a) > 20.0 * sound.level_at(from + at, 1.0, b);
+        assert!(louder(6.0, 1_000.0, 1_500.0) && louder(9.5, 1_500.0, 1_000.0), "{ending}: one, then the other");
+        assert!(sound.gaps(10.0).is_empty(), "{ending}: {:?}", sound.gaps(10.0));
+        assert_eq!(ask(&player, "health", &json!({}))["data"]["underruns"], 0);
+    }
+}
+
+/// A station behind TLS of a private CA, which nginx gives it; also when the clock is wrong, because nothing tells the time here.
+#[test]
+fn a_station_behind_tls_is_checked_against_the_roots_of_the_configuration_whatever_the_clock_says() {
+    let folder = folder();
+    let mut icecast = Icecast::start(folder.path());
+    icecast.station("live.mp3", 1_000);
+    let (ca, port) = (Ca::new(folder.path()), free_port());
+    let (certificate, key, at) = (ca.certificate.display(), ca.key.display(), icecast.port());
+    let proxy = format!(
+        "server {{ listen 127.0.0.1:{port} ssl; ssl_certificate {certificate}; ssl_certificate_key {key};\n\
+         location / {{ proxy_pass http://127.0.0.1:{at}; proxy_buffering off; }} }}"
+    );
+    let _web = Web::with(folder.path(), port, true, &proxy);
+    let url = format!("https://127.0.0.1:{port}/live.mp3");
+    let allow = format!("allow = [\"https://127.0.0.1:{port}/\"]\n");
+    let trusts = format!("{allow}ca = \"{}\"\n", ca.ca.display());
+    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
+    for (name, clock_off_s) in [("right", 0), ("1970", 86_400 - now_s), ("ahead", 5 * 365 * 86_400)] {
+        let at = folder.path().join(name);
+        let player = Player::start(&at.join("player"), Setup { clock_off_s, ..setup(&at, &trusts) });
+        ask(&player, "add", &json!({"url": url}));
+        wait_for(&player, &format!("it plays at a clock that is {name}"), |n| n["state"] == "playing");
+        until("three seconds are heard", SOON, || (recorded(&player) > 3.5).then_some(()));
+        assert!(hears(&player, 1.5, 1.5, 1_000.0), "{name}");
+    }
+    // Nobody vouches for it.
+    let at = folder.path().join("stranger");
+    let other = Ca::new(&{
+        std::fs::create_dir_all(&at).unwrap();
+        at.clone()
+    });
+    let strange = format!("{allow}ca = \"{}\"\n", other.ca.display());
+    let player = Player::start(&at.join("player"), setup(&at, &strange));
+    ask(&player, "add", &json!({"url": url}));
+    let waits = wait_for(&player, "it says so", |n| !n["reason"].is_null());
+    assert_eq!((&waits["state"], &waits["reason"]["code"]), (&json!("buffering"), &json!("station_away")));
+}
+
+/// A pause that is shorter than what is kept goes on where it was; a longer one comes back at the station's edge.
+#[test]
+fn a_pause_goes_on_where_it_was_or_at_the_edge() {
+    /// The station climbs a step a second, and begins again after 40.
+    const STEPS: usize = 40;
+    let hertz = |step: usize| 500.0 + 50.0 * step as f64;
+    let folder = folder();
+    let mut icecast = Icecast::start(folder.path());
+    icecast.sends("live.mp3", &format!("aevalsrc=0.4*sin(2*PI*(500+50*floor(mod(t\\,{STEPS})))*t):s=44100"));
+    let player = player(folder.path(), &[icecast.port()], "buffer_s = 12");
+    ask(&player, "add", &json!({"url": format!("http://127.0.0.1:{}/live.mp3", icecast.port())}));
+    wait_for(&player, "it plays", |n| n["state"] == "playing");
+    until("five seconds are heard", SOON, || (recorded(&player) > 6.0).then_some(()));
+    let step_at = |sound: &Recording, at: f64| {
+        let level = |step: &usize| sound.level_at(at, 0.4, hertz(*step));
+        (0..STEPS).max_by(|a, b| level(a).total_cmp(&level(b))).unwrap()
+    };
+    // Pauses for some seconds: by how many steps the station has gone on unheard.
+    let pause = |seconds: f64| {
+        ask(&player, "pause", &json!({}));
+        wait_for(&player, "it pauses", |n| n["state"] == "paused");
+        let from = recorded(&player);
+        until("the pause is over", Duration::from_secs(60), || (recorded(&player) > from + seconds).then_some(()));
+        let before = player.recording();
+        ask(&player, "play", &json!({}));
+        // What was decoded before the pause is heard first.
+        until("eight more seconds are heard", SOON, || (recorded(&player) > from + seconds + 9.0).then_some(()));
+        let after = player.recording();
+        let rate = f64::from(after.rate);
+        let stopped = before.sounding().end as f64 / rate;
+        (
+            step_at(&before, stopped - 0.5),
+            step_at(&after, recorded(&player) - 1.0),
+            recorded(&player) - stopped - seconds,
+        )
+    };
+    let gone = |(before, after, heard): (usize, usize, f64)| (after + 2 * STEPS - before) as f64 % STEPS as f64 - heard;
+    let short = gone(pause(4.0));
+    assert!(short.abs() < 2.0, "nothing is skipped: {short} s");
+    let long = gone(pause(22.0));
+    assert!((12.0..30.0).contains(&long), "it is at the edge: {long} s were skipped");
+    assert_eq!(now(&player)["state"], "playing");
+}
+
 /// A server of one answer to all that come.
 fn answers(head: &'static str, body: Vec<u8>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -218,7 +353,7 @@ fn what_is_no_stream_is_skipped_and_says_why() {
 }
 
 /// AAC at half the rate, each frame with a fill element of spectral band replication before its end: HE-AAC as radio sends it.
-fn he_aac(folder: &std::path::Path) -> Vec<u8> {
+fn he_aac(folder: &Path) -> Vec<u8> {
     let file = folder.join("low.aac");
     let mut ffmpeg = std::process::Command::new("ffmpeg");
     ffmpeg.args([

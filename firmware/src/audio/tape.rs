@@ -1,12 +1,13 @@
 //! What has come of a station and waits for its turn: encoded packets, bounded in time and in bytes.
 //!
 //! *Run*: packets of one connection and one set of codec parameters. Another connection is another run: the one before plays
-//! to its end, then the new one from its edge on. A full tape takes nothing more; whoever fills it hangs up.
+//! to its end, then the new one from its edge on. A full tape takes nothing more; whoever fills it hangs up. If it became full in
+//! a pause, what comes after the pause is the edge: what is on it would be followed by a hole.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering::AcqRel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jukebox_core::sound::EntryId;
 use symphonia::core::codecs::audio::AudioCodecParameters;
@@ -15,6 +16,8 @@ use super::shared::Bell;
 
 /// Runs kept: the one that plays, the one after it, and its successor that is not known to be good yet.
 const RUNS: usize = 3;
+/// Nothing was taken for so long: there is a pause.
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// An encoded packet, and how many frames it decodes to.
 #[derive(Debug)]
@@ -60,6 +63,10 @@ struct Runs {
     /// Runs ever begun; the last one's number.
     begun: u64,
     bytes: usize,
+    /// When the last packet was taken.
+    taken: Option<Instant>,
+    /// It became full in a pause.
+    stale: bool,
 }
 
 struct Run {
@@ -112,6 +119,7 @@ impl Tape {
     pub fn put(&self, run: u64, packet: Packet) -> bool {
         let mut runs = self.lock();
         let full = runs.level() >= self.most || runs.bytes + packet.data.len() > self.most_bytes;
+        runs.stale |= full && runs.taken.is_some_and(|t| t.elapsed() >= PAUSE);
         let Some(last) = runs.line.back_mut().filter(|r| r.number == run && !full) else { return false };
         last.frames += packet.frames;
         let bytes = packet.data.len();
@@ -143,12 +151,6 @@ impl Tape {
         self.lock().line.iter().find(|r| r.number == run).map_or(Duration::ZERO, Run::level)
     }
 
-    /// Whether it holds as much as it may.
-    pub fn is_full(&self) -> bool {
-        let runs = self.lock();
-        runs.level() + Duration::from_secs(1) >= self.most || runs.bytes + (8 << 10) > self.most_bytes
-    }
-
     /// Rung when a packet comes that the decoder waits for.
     pub(crate) fn wakes(&self, bell: &Arc<Bell>) {
         *self.bell.lock().unwrap_or_else(PoisonError::into_inner) = Some(bell.clone());
@@ -157,6 +159,7 @@ impl Tape {
     /// Goes to the edge: the newest run that has anything, and of that no more than `most`. Its rate.
     pub(crate) fn go_to_edge(&self, most: Duration) -> Option<u32> {
         let mut runs = self.lock();
+        (runs.taken, runs.stale) = (None, false);
         let at = runs.line.iter().rposition(|r| r.frames > 0)?;
         runs.line.drain(..at);
         let run = runs.line.front_mut()?;
@@ -174,6 +177,16 @@ impl Tape {
     /// The next packet, if one is here.
     pub(crate) fn next(&self) -> Option<Next> {
         let mut runs = self.lock();
+        if std::mem::take(&mut runs.stale) {
+            runs.line.truncate(1);
+            for run in &mut runs.line {
+                // One more, to fade out in.
+                run.packets.truncate(1);
+                (run.frames, run.ended) = (run.packets.iter().map(|p| p.frames).sum(), true);
+            }
+            runs.count();
+        }
+        runs.taken = Some(Instant::now());
         loop {
             let only = runs.line.len() == 1;
             let Some(run) = runs.line.front_mut() else { break };
@@ -257,9 +270,23 @@ mod tests {
             let tape = Tape::new(EntryId(1), most, bytes);
             let run = tape.begin(form(), false);
             assert_eq!((0..100).filter(|&n| tape.put(run, packet(n))).count(), 10);
-            assert!(tape.is_full());
+            assert!(!tape.put(run, packet(10)), "it is full");
             assert_eq!(played(&tape).len(), 10);
             assert!(tape.put(run, packet(0)), "there is room again");
         }
+    }
+
+    #[test]
+    fn what_became_full_in_a_pause_is_of_no_use() {
+        let tape = Tape::new(EntryId(1), Duration::from_secs(1), 1 << 20);
+        let run = tape.begin(form(), false);
+        (0..5).for_each(|n| assert!(tape.put(run, packet(n))));
+        assert_eq!(played(&tape).len(), 5);
+        tape.lock().taken = Instant::now().checked_sub(PAUSE);
+        assert_eq!((0..100).filter(|&n| tape.put(run, packet(n))).count(), 10);
+        assert_eq!((played(&tape), tape.level()), (vec![(0, false, true)], Duration::ZERO));
+        let next = tape.begin(form(), false);
+        assert!(tape.put(next, packet(50)));
+        assert_eq!(played(&tape), [(50, true, false)], "the edge");
     }
 }

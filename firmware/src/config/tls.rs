@@ -54,15 +54,21 @@ pub fn tls_config(config: &Config, clock: Arc<Clock>) -> Result<Option<ClientCon
     if roots.is_empty() {
         return Err(wrong("no certificate inside".into()));
     }
-    let webpki = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
-        .build()
-        .map_err(|e| wrong(e.to_string()))?;
-    let tls = ClientConfig::builder_with_provider(provider())
+    trusting(roots, clock).map(Some).map_err(wrong)
+}
+
+/// TLS settings that trust `roots` and nothing else, at the time of `clock`; no ALPN.
+///
+/// # Errors
+/// What rustls does not like about them.
+pub(crate) fn trusting(roots: RootCertStore, clock: Arc<Clock>) -> Result<ClientConfig, String> {
+    let webpki = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider());
+    let webpki = webpki.build().map_err(|e| e.to_string())?;
+    Ok(ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
-        .map_err(|e| wrong(e.to_string()))?
+        .map_err(|e| e.to_string())?
         // Nothing is left out: the verifier is rustls' own, at a time of ours.
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Verifier::new(webpki, clock)))
-        .with_no_client_auth();
-    Ok(Some(tls))
+        .with_no_client_auth())
 }

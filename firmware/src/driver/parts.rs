@@ -134,7 +134,7 @@ impl Parts {
         let known = saved.meta.as_ref().and_then(|m| m.library.clone());
         let known = known.map(|k| Known { library: k.id, revision: k.revision });
         let catalogue = Catalogue::open(&config.store.cache, known)?;
-        let radio = Radio::new(&config.streams, &dialer);
+        let radio = Radio::new(&config.streams, &dialer, &clock);
         let mqtt = config.mqtt.as_ref().map(|m| start_mqtt(config, m, dialer, tls.clone(), &inbox));
         let socket = listen(config, &inbox)?;
         let panel = start_panel(config, args, profile.as_ref())?;

@@ -77,7 +77,7 @@ impl Parts {
             self.socket = socket;
         }
         if other_way || config.streams != old.streams {
-            self.radio.go_by(&config.streams, &dialer);
+            self.radio.go_by(&config.streams, &dialer, &self.clock);
         }
         let link = |m: &config::Mqtt| (m.broker.clone(), m.user.clone(), m.password.clone());
         match (&self.mqtt, &config.mqtt) {

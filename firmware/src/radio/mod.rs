@@ -8,6 +8,7 @@
 //! a redirect is checked like the URL itself.
 
 mod demux;
+mod greeting;
 mod icy;
 mod sbr;
 mod station;
@@ -23,6 +24,7 @@ use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::{interval, timeout};
 
 use crate::audio::tape::Tape;
+use crate::clock::Clock;
 use crate::config::Streams;
 use crate::dial::Dialer;
 use crate::fetch::chance;
@@ -60,14 +62,14 @@ pub(crate) struct Radio {
 
 impl Radio {
     /// Tuned in to nothing. `dialer` goes only where a station may lead.
-    pub(crate) fn new(streams: &Streams, dialer: &Dialer) -> Self {
-        let door = Arc::new(Door::new(streams.clone(), dialer));
+    pub(crate) fn new(streams: &Streams, dialer: &Dialer, clock: &Arc<Clock>) -> Self {
+        let door = Arc::new(Door::new(streams.clone(), dialer, clock.clone()));
         Self { streams: streams.clone(), door, task: None, again: Arc::default() }
     }
 
     /// Another configuration: for the next station that is tuned in to. What is on stays on.
-    pub(crate) fn go_by(&mut self, streams: &Streams, dialer: &Dialer) {
-        (self.streams, self.door) = (streams.clone(), Arc::new(Door::new(streams.clone(), dialer)));
+    pub(crate) fn go_by(&mut self, streams: &Streams, dialer: &Dialer, clock: &Arc<Clock>) {
+        (self.streams, self.door) = (streams.clone(), Arc::new(Door::new(streams.clone(), dialer, clock.clone())));
     }
 
     /// Tunes in to a station, and out of the one before; `tell` is where reports go. What it is taped on.

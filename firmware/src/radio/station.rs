@@ -17,8 +17,10 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use tower_service::Service;
 
+use super::greeting::Greeting;
 use super::icy::{Icy, text};
-use crate::config::{Streams, provider};
+use crate::clock::Clock;
+use crate::config::{Streams, trusting};
 use crate::dial::{Dialer, NotAllowed};
 use crate::fetch::{Fault, classify};
 
@@ -31,6 +33,7 @@ const MOST_BETWEEN: usize = 1 << 20;
 pub(super) struct Door {
     streams: Arc<Streams>,
     ways: Vec<Dialer>,
+    clock: Arc<Clock>,
     /// Made when the first `https` station is tuned in to: the public roots are many.
     tls: OnceLock<Option<ClientConfig>>,
 }
@@ -56,11 +59,11 @@ impl Listening {
 }
 
 impl Door {
-    pub(super) fn new(streams: Streams, dialer: &Dialer) -> Self {
+    pub(super) fn new(streams: Streams, dialer: &Dialer, clock: Arc<Clock>) -> Self {
         let streams = Arc::new(streams);
         let may = streams.clone();
         let dialer = dialer.guarded(Arc::new(move |address| may.may_reach(address)));
-        Self { streams, ways: dialer.ways(), tls: OnceLock::new() }
+        Self { streams, ways: dialer.ways(), clock, tls: OnceLock::new() }
     }
 
     /// Tries a station once, by one of the ways out.
@@ -87,16 +90,17 @@ impl Door {
         let mut client = hyper::client::conn::http1::Builder::new();
         client.max_buf_size(64 << 10);
         let mut sender = if parsed.secure {
-            let tls = self.tls.get_or_init(|| roots(&self.streams.ca)).clone().ok_or(Reason::StationAway)?;
+            let tls = self.tls.get_or_init(|| roots(&self.streams.ca, self.clock.clone()));
+            let tls = tls.clone().ok_or(Reason::StationAway)?;
             let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_http1();
             let stream = connector.wrap_connector(dialer.clone()).call(uri.clone()).await.map_err(|e| away(&*e))?;
-            let (sender, connection) = client.handshake(stream).await.map_err(|e| away(&e))?;
+            let (sender, connection) = client.handshake(Greeting::of(stream)).await.map_err(|e| away(&e))?;
             // Ends when the answer is dropped.
             tokio::task::spawn_local(connection);
             sender
         } else {
             let stream = dialer.clone().call(uri.clone()).await.map_err(|e| away(&e))?;
-            let (sender, connection) = client.handshake(stream).await.map_err(|e| away(&e))?;
+            let (sender, connection) = client.handshake(Greeting::of(stream)).await.map_err(|e| away(&e))?;
             tokio::task::spawn_local(connection);
             sender
         };
@@ -175,13 +179,15 @@ fn reason(url: &str, e: &(dyn StdError + 'static)) -> Reason {
     }
 }
 
-/// What stations are checked against.
-fn roots(file: &Path) -> Option<ClientConfig> {
+/// What stations are checked against, and when.
+fn roots(file: &Path, clock: Arc<Clock>) -> Option<ClientConfig> {
     let mut roots = RootCertStore::empty();
     match CertificateDer::pem_file_iter(file) {
         Ok(all) => drop(roots.add_parsable_certificates(all.flatten())),
         Err(e) => tracing::error!("{}: {e}: `ca` under [streams] names the certificates of stations", file.display()),
     }
-    let tls = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().ok()?;
-    (!roots.is_empty()).then(|| tls.with_root_certificates(roots).with_no_client_auth())
+    if roots.is_empty() {
+        return None;
+    }
+    trusting(roots, clock).map_err(|e| tracing::error!("{}: {e}", file.display())).ok()
 }

@@ -65,19 +65,29 @@ impl Icecast {
     /// # Panics
     /// When ffmpeg is missing or fails.
     pub fn station(&mut self, name: &str, hertz: u32) {
+        let rate = if name.ends_with("opus") { 48_000 } else { 44_100 };
+        self.sends(
+            name,
+            &format!(
+                "sine=frequency={hertz}:sample_rate={rate},volume=2[t];\
+                 anoisesrc=color=pink:amplitude=0.1:sample_rate={rate}[n];[t][n]amix=normalize=0"
+            ),
+        );
+    }
+
+    /// The same, with what a graph of ffmpeg's filters gives.
+    ///
+    /// # Panics
+    /// When ffmpeg is missing or fails.
+    pub fn sends(&mut self, name: &str, graph: &str) {
         let (codec, form, kind) = match name.rsplit('.').next() {
             Some("ogg") => ("libvorbis", "ogg", "application/ogg"),
             Some("opus") => ("libopus", "ogg", "application/ogg"),
             Some("aac") => ("aac", "adts", "audio/aac"),
             _ => ("libmp3lame", "mp3", "audio/mpeg"),
         };
-        let rate = if name.ends_with("opus") { 48_000 } else { 44_100 };
         let mut ffmpeg = Command::new("ffmpeg");
-        ffmpeg.args(["-hide_banner", "-nostdin", "-loglevel", "error", "-re", "-f", "lavfi", "-i"]);
-        ffmpeg.arg(format!(
-            "sine=frequency={hertz}:sample_rate={rate},volume=2[t];\
-             anoisesrc=color=pink:amplitude=0.1:sample_rate={rate}[n];[t][n]amix=normalize=0"
-        ));
+        ffmpeg.args(["-hide_banner", "-nostdin", "-loglevel", "error", "-re", "-f", "lavfi", "-i", graph]);
         ffmpeg.args([
             "-ac",
             "2",

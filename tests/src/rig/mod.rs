@@ -18,6 +18,7 @@ pub mod player;
 pub mod process;
 pub mod proxy;
 pub mod recording;
+pub mod studio;
 pub mod tls;
 pub mod web;
 
