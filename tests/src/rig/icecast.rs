@@ -204,7 +204,7 @@ impl Drop for Tunnel {
     }
 }
 
-/// Carries bytes both ways until either side ends; in the dark none, and none ever again.
+/// Carries bytes both ways until either side ends; in the dark none, and none ever again. Who listens hangs up in the end.
 fn carry(near: &TcpStream, port: u16, state: &State) {
     let born = state.times.load(SeqCst);
     let lost = state.dark.load(SeqCst);
@@ -214,30 +214,31 @@ fn carry(near: &TcpStream, port: u16, state: &State) {
         let _ = side.set_nodelay(true);
     }
     let dead = || lost || state.times.load(SeqCst) != born;
-    let copy = |mut from: &TcpStream, mut to: &TcpStream| {
+    // Whether the connection has come to its end.
+    let copy = |mut from: &TcpStream, mut to: &TcpStream, hangs_up: bool| -> bool {
         let mut buffer = [0; 4_096];
         while !state.end.load(SeqCst) {
-            if dead() {
-                std::thread::park_timeout(TURN);
-                continue;
-            }
             match from.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(n) if !dead() => {
-                    if to.write_all(&buffer[..n]).is_err() {
-                        break;
-                    }
+                Ok(0) => return hangs_up || !dead(),
+                Ok(n) if !dead() && to.write_all(&buffer[..n]).is_err() => return true,
+                Err(e) if !matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
+                    return hangs_up || !dead();
                 }
-                Ok(_) => {}
-                Err(e) if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {}
-                Err(_) => break,
+                _ => {}
+            }
+            if dead() && !hangs_up {
+                return false;
             }
         }
-        let _ = to.shutdown(Shutdown::Both);
-        let _ = from.shutdown(Shutdown::Both);
+        true
+    };
+    let end = |over: bool| {
+        for side in [near, &far].into_iter().filter(|_| over) {
+            let _ = side.shutdown(Shutdown::Both);
+        }
     };
     std::thread::scope(|s| {
-        s.spawn(|| copy(near, &far));
-        copy(&far, near);
+        s.spawn(|| end(copy(near, &far, true)));
+        end(copy(&far, near, false));
     });
 }
