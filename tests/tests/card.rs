@@ -1,4 +1,4 @@
-//! The card under the whole player: full, or full of wrong bytes. The music goes on.
+//! The card under the whole player: small, full, or full of wrong bytes. The music goes on.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use std::fs;
@@ -159,4 +159,52 @@ fn a_full_card_does_not_stop_the_music_and_heals_by_itself() {
         objects(&seen).iter().filter(|f| segment(f)).count() > 3,
         "what was in memory is on the card, and what came since"
     );
+}
+
+#[test]
+fn a_small_cache_holds_what_comes_next_and_lets_go_of_what_was_played() {
+    /// The smallest that there is, for half of the queue.
+    const MB: u64 = 64;
+    let store = format!("renditions = \"original\"\nsize_mb = {MB}\n");
+    let house = House::with(Setup { store, ..Setup::default() }, |songs| {
+        for n in 0..10u32 {
+            let title = format!("Song {n}");
+            let song = Song { title: &title, seconds: 30.0, rate: 96_000, bits: 24, seed: n + 1, ..Song::default() };
+            music::make(&songs.join(format!("{n}.flac")), &song);
+        }
+    });
+    let cache = house.folder().join("player/cache");
+    let stored = || objects(&cache).iter().filter_map(|f| fs::metadata(f).ok()).map(|m| m.len()).sum::<u64>();
+    let library = fs::read_dir(house.folder().join("songs")).unwrap().map(|f| f.unwrap().metadata().unwrap().len());
+    let library = library.sum::<u64>();
+    assert!(library > 3 * MB * 1_000_000 / 2, "{library} bytes of music");
+    for n in 0..10 {
+        house.ok("add", &format!("song {n}"));
+    }
+    // In the order in which they come, as many as there is room for.
+    let whole = || -> Vec<bool> {
+        let queue = house.ok("queue", "");
+        queue["entries"].as_array().unwrap().iter().map(|e| e["on_board_pct"] == 100).collect()
+    };
+    let (mut most, mut played) = (0, 0);
+    for step in 0..4 {
+        let come = until("the next three are on board", SOON, || {
+            // Twenty questions a second are too many.
+            std::thread::park_timeout(Duration::from_millis(120));
+            most = most.max(stored());
+            Some(whole()).filter(|w| w.len() < 3 || w[..3].iter().all(|w| *w))
+        });
+        assert!(step > 0 || !come[9], "not all of it fits");
+        if step < 3 {
+            house.ok("skip", "");
+            house.ok("skip", "");
+            played += 2;
+        }
+    }
+    println!("{played} of 10 tracks played, {} MB of {} MB at most", most / 1_000_000, library / 1_000_000);
+    assert!(most <= MB * 1_000_000, "{most} bytes");
+    assert!(most > MB * 600_000, "most of it is used: {most} bytes");
+    let health = house.ok("health", "");
+    assert_eq!((&health["disk"], &health["underruns"]), (&serde_json::Value::Null, &0.into()), "{health}");
+    assert!(health["unplanned_silence_s"]["since_boot"].as_f64().unwrap() < 1.0, "{health}");
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use jukebox_core::command::Verb;
 use jukebox_core::reason::{Code, Reason};
@@ -163,6 +164,104 @@ fn a_party_of_foreign_clients_fits_the_document() {
         assert!(hold(&[bad]).unwrap_err().contains(field));
     }
     home_assistant_knows_every_key(&house);
+}
+
+/// The fields of a page's object, `{"rev","track":{"id",..},"entries":[{"entry"}, ..the first 20]}`, as paths.
+fn paths_of_page(text: &str) -> BTreeSet<String> {
+    let (mut paths, mut open, mut last) = (BTreeSet::new(), Vec::new(), String::new());
+    for (n, part) in text.split('"').enumerate() {
+        if n % 2 == 1 {
+            last = [open.concat(), part.to_owned()].concat();
+            paths.insert(last.clone());
+            continue;
+        }
+        for c in part.chars() {
+            match c {
+                '{' => open.push(if last.is_empty() {
+                    String::new()
+                } else {
+                    format!("{}/", last.rsplit('/').next().unwrap())
+                }),
+                '}' => drop(open.pop()),
+                _ => {}
+            }
+        }
+    }
+    paths
+}
+
+/// The fields that a player says, as paths; of a list its first element counts.
+fn paths_of(value: &Value, at: &str) -> BTreeSet<String> {
+    match value {
+        Value::Object(fields) => {
+            let below = |(name, v): (&String, &Value)| {
+                let path = format!("{at}{name}");
+                let mut all = paths_of(v, &format!("{path}/"));
+                all.insert(path);
+                all
+            };
+            fields.iter().flat_map(below).collect()
+        }
+        Value::Array(all) => all.first().map(|v| paths_of(v, at)).unwrap_or_default(),
+        _ => BTreeSet::new(),
+    }
+}
+
+/// What is retained has the fields of the page, all of them and no other; and `health` tells what is.
+#[test]
+fn state_is_what_the_page_says_field_by_field() {
+    let setup = Setup { office: "budget_mb = { lo = 100000 }".into(), ..Setup::default() };
+    let house = House::new(&[("Waterloo", 90.0), ("Fernando", 60.0)], setup);
+    let ears = house.ears();
+    house.ok("add", "waterloo");
+    house.ok("add", "fernando");
+    ears.wait("it plays", |m| m.topic.ends_with("/now") && m.json()["state"] == "playing");
+    let health = rig::until("all is on board, and bytes are counted", Duration::from_secs(45), || {
+        std::thread::park_timeout(Duration::from_millis(120));
+        let health = house.ok("health", "");
+        (health["on_board_queue_s"].as_u64()? >= 100 && health["metered"][0]["bytes_month"].as_u64()? > 0)
+            .then_some(health)
+    });
+    let page = std::fs::read_to_string(root().join("firmware/docs/mqtt.md")).unwrap();
+    for what in ["info", "now", "queue", "health"] {
+        let row = page.lines().find(|l| l.starts_with(&format!("| `P/{what}`"))).unwrap();
+        let cell = row.split('|').nth(3).unwrap().split('`').find(|t| t.starts_with('{')).unwrap();
+        let said = ears.messages().into_iter().rfind(|m| m.topic.ends_with(&format!("/lobby/{what}"))).unwrap().json();
+        let said = if what == "health" { health.clone() } else { said };
+        let mut paths = paths_of_page(cell);
+        // Streams have one.
+        paths.remove("entries/url");
+        assert_eq!(paths_of(&said, ""), paths, "{what}");
+    }
+    let number = |name: &str| health[name].as_f64().unwrap_or_else(|| panic!("{name}: {health}"));
+    let folder = house.folder();
+    let df = rig::run(Command::new("df").args(["--output=avail", "-B1000000"]).arg(folder));
+    let free: f64 = df.lines().last().unwrap().trim().parse().unwrap();
+    assert!((number("disk_free_mb") - free).abs() < 0.05 * free + 100.0, "{free} MB are free: {health}");
+    assert_eq!(
+        (&health["link"], &health["catalogue_tracks"], &health["disk"]),
+        (&json!("good"), &json!(2), &Value::Null)
+    );
+    assert_eq!(health["origins"], json!([{"url": house.web.url(), "state": "ok"}]));
+    assert_eq!((&health["underruns"], &health["xruns"]), (&json!(0), &json!(0)));
+    assert!(
+        (100.0..=150.0).contains(&number("on_board_queue_s"))
+            && number("on_board_total_s") >= number("on_board_queue_s")
+    );
+    let silence = |name: &str| health["unplanned_silence_s"][name].as_f64().unwrap();
+    assert!(silence("today") <= silence("since_boot") && silence("since_boot") < 1.0, "{health}");
+    assert!(number("written_mb_today") < 100.0 && number("wasted_kb") < 1_000.0, "{health}");
+    let metered = &health["metered"][0];
+    assert_eq!((&metered["interface"], &metered["budget_mb"]), (&json!("lo"), &json!(100_000)));
+    assert_eq!(
+        (&health["bytes_month"], &health["forecast_mb_month"]),
+        (&metered["bytes_month"], &metered["forecast_mb_month"])
+    );
+    let told = [&health["cpu_c"], &health["throttled"], &health["forecast_mb_month"]];
+    assert!(told[0].is_null() || told[0].is_i64());
+    assert!(told[1].is_null() || told[1].is_array());
+    assert!(told[2].is_null() || told[2].is_u64());
+    assert_eq!(house.ok("health", "")["origins"], health["origins"], "asked and retained are the same");
 }
 
 /// Keys of device discovery: <https://www.home-assistant.io/integrations/mqtt/#device-discovery-payload>, and for each

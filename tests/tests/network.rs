@@ -1,5 +1,5 @@
-//! The network fails under the whole player: cable out and in, a black hole, one of two interfaces dead; real kernel, web server
-//! and broker.
+//! The network fails under the whole player: cable out and in, a black hole, one of two interfaces dead; or it costs by the
+//! byte. Real kernel, web server and broker.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use std::time::{Duration, Instant};
@@ -101,4 +101,51 @@ fn whichever_interface_works_carries() {
     play("Chiquitita");
     assert!(network.sent(cable) > by_cable + 100_000, "it goes back");
     assert!(network.sent(modem) < by_modem + 20_000, "{by_modem} {}", network.sent(modem));
+}
+
+/// A budget that would not last is kept with the smallest rendition; the sound goes on.
+#[test]
+fn a_budget_is_kept_on_an_interface_that_costs() {
+    if !enclosed("a_budget_is_kept_on_an_interface_that_costs") {
+        return;
+    }
+    let network = Network::new();
+    let cable = network.cable(0);
+    let office = format!("interfaces = [{0:?}]\nbudget_mb = {{ {0} = 100 }}", cable.player());
+    let setup = Setup {
+        host: NAME.into(),
+        hosts: Some(HOSTS.into()),
+        network: Some(network.path()),
+        office,
+        store: String::new(),
+        ..Setup::default()
+    };
+    let house = House::new(&[("Waterloo", 80.0), ("Fernando", 40.0)], setup);
+    let look = |verb: &str| {
+        // Twenty questions a second are too many.
+        std::thread::park_timeout(Duration::from_millis(120));
+        house.ok(verb, "")
+    };
+    house.ok("add", "waterloo");
+    let health = until("the forecast is beyond the budget", Duration::from_secs(75), || {
+        let health = look("health");
+        (health["forecast_mb_month"].as_u64()? > 100).then_some(health)
+    });
+    let metered = &health["metered"][0];
+    assert_eq!((&metered["interface"], &metered["budget_mb"]), (&cable.player().into(), &100.into()), "{health}");
+    let (counted, sent) = (health["bytes_month"].as_u64().unwrap(), network.sent(cable));
+    // Before the first look it is not counted, nor since the last one; what the player sends is.
+    assert!(counted > 2_000_000 && counted < sent + sent / 5, "{counted} of {sent} bytes");
+    let before = network.sent(cable);
+    house.ok("add", "fernando");
+    until("it is on board", SOME_TIME, || (look("queue")["entries"][1]["on_board_pct"] == 100).then_some(()));
+    let cost = network.sent(cable) - before;
+    eprintln!("40 s of music cost {cost} bytes beyond the budget");
+    assert!(cost < 600_000, "{cost} bytes, of an original of 4 MB and a small copy of 160 kB");
+    house.ok("skip", "");
+    until("it plays", SOME_TIME, || {
+        Some(look("now")).filter(|n| n["state"] == "playing" && n["rendition"] == "opus-32")
+    });
+    let health = house.ok("health", "");
+    assert!(health["unplanned_silence_s"]["since_boot"].as_f64().unwrap() < 1.0, "{health}");
 }
