@@ -530,6 +530,7 @@ async fn what_came_before_the_link_broke_is_not_paid_for_twice() {
     let (want, meter) = (part(object, &bytes, 0..100_000), Meter::default());
     assert_eq!(fetcher.fetch_counted(want.clone(), &meter).await, Err(Fault::Reset));
     assert_eq!(meter.bytes(), 0, "what is kept is not lost");
+    assert!(meter.came() > 0, "and it did come");
     let fetched = fetcher.fetch_counted(want, &meter).await.unwrap();
     assert!(fetched.bytes == bytes && fetched.came < 30_000);
     assert_eq!(meter.bytes(), 100_000);

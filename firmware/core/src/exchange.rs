@@ -228,7 +228,7 @@ pub enum Input {
         id: u64,
         /// The bytes, if they were to be read.
         arrival: Arrival,
-        /// How fast it came, if it came over the link.
+        /// How fast it came, if it came over the link; if time ran out, how fast what came of it: the next request goes on there.
         sample: Option<Sample>,
         /// Bytes that came over the link for it, those of attempts that failed or came second included.
         received: u64,

@@ -289,6 +289,7 @@ impl Parts {
             let deadline = super::duration(wish.deadline);
             let count = Count { meter: Meter::default(), inbox: Some(inbox.clone()) };
             let want = Want { object: wish.object, range, digest: wish.digest, deadline, keep: wish.keep };
+            let began = tokio::time::Instant::now();
             let got = fetcher.fetch_counted(want, &count.meter).await;
             let (arrival, sample) = match got {
                 Ok(f) => {
@@ -300,7 +301,11 @@ impl Parts {
                 }
                 Err(fault) => {
                     tracing::info!("{}: {fault}", wish.object);
-                    (Err(fault.reason()), None)
+                    let reason = fault.reason();
+                    // Time ran out on a slow link: that tells how slow it is, and the next request goes on behind what came.
+                    let moved = Some(count.meter.came()).filter(|n| *n > 0 && reason == Reason::Timeout);
+                    let took = Span(began.elapsed().as_micros().max(1) as u64);
+                    (Err(reason), moved.map(|bytes| Sample { bytes: bytes as u32, took }))
                 }
             };
             let received = count.end();

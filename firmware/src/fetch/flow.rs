@@ -48,7 +48,7 @@ impl Flow {
     }
 
     pub(super) fn push(&self, data: &[u8]) {
-        self.meter.add(data.len());
+        self.meter.come(data.len());
         let mut state = lock(&self.state);
         state.bytes.extend_from_slice(data);
         state.came += data.len();

@@ -156,21 +156,37 @@ pub struct OriginHealth {
 
 /// Counts the bytes of bodies that came over the link, also of requests that failed or were given up; a cheap clone.
 #[derive(Clone, Debug, Default)]
-pub struct Meter(Arc<AtomicU64>);
+pub struct Meter(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    bytes: AtomicU64,
+    came: AtomicU64,
+}
 
 impl Meter {
-    /// So many until now.
+    /// So many until now, without those that are kept for a later request: they count there.
     pub fn bytes(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.bytes.load(Ordering::Relaxed)
+    }
+
+    /// So many came while it counted, whatever became of them.
+    pub fn came(&self) -> u64 {
+        self.0.came.load(Ordering::Relaxed)
+    }
+
+    fn come(&self, bytes: usize) {
+        self.0.came.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.add(bytes);
     }
 
     fn add(&self, bytes: usize) {
-        self.0.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.0.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Some of them are kept for a later request: they count there.
     fn sub(&self, bytes: usize) {
-        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| Some(n.saturating_sub(bytes as u64)));
+        let less = |n: u64| Some(n.saturating_sub(bytes as u64));
+        let _ = self.0.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 }
 
