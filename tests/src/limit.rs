@@ -6,7 +6,7 @@
 //!   segment as soon as it is whole and its turn has come. No order of fetching brings a beginning of the queue on board earlier,
 //!   so at no time can anybody have played more; and where its queue is empty, nobody else's is shorter.
 //! - *Start delay*, from the wish to the first frame, where nothing was to sound before: record, index page and segment go
-//!   over the link one after the other, a round trip each.
+//!   over the link one after the other: what names the next has to be here, and its first byte comes a round trip later.
 //! - *Bit rate*: what is heard by an instant must have come by then, and what is heard after it is at best the
 //!   original. The least of these sums over all instants bounds the bytes heard.
 
@@ -41,27 +41,31 @@ pub fn limit(library: &Library, link: &Capacity, rtt: Span, wishes: &[(Instant, 
     let mut heard: Vec<(Instant, u64)> = Vec::new();
     for &(at, track) in wishes {
         carried = carried.max(link.carried(at + rtt));
-        let mut come = |digest: Digest, size: u64, trips: u64| {
-            if had.insert(digest) {
-                carried += size * MICRO;
+        let never = Instant(u64::MAX / 2);
+        // When something has come that is asked for once what names it has come.
+        let mut come = |digest: Digest, size: u64, named: Instant| {
+            if !had.insert(digest) {
+                return named;
             }
-            let by_rate = link.when(carried).unwrap_or(Instant(u64::MAX / 2));
-            by_rate.max(at + Span(rtt.0 * trips))
+            carried += size * MICRO;
+            let alone = link.carried(named + rtt) + size * MICRO;
+            link.when(carried.max(alone)).unwrap_or(never).max(named + rtt)
         };
         let row = &library.rows[track as usize];
         let record = &library.objects[&row.record];
         let Ok(parsed) = Record::parse(record) else { continue };
         let Some(small) = parsed.renditions.iter().min_by_key(|r| r.size) else { continue };
-        come(row.record, record.len() as u64, 1);
+        let record_here = come(row.record, record.len() as u64, at);
+        let mut named = record_here;
         let mut first = true;
         for n in 0.. {
             let part = |name| library.segments.get(&Library::segment(track, name, n));
             let (Some(part), Some(best)) = (part(small.name), part(RenditionName::Original)) else { break };
             if n % SEGMENTS_PER_PAGE == 0 {
                 let page = small.index[n / SEGMENTS_PER_PAGE].object;
-                come(page, library.objects[&page].len() as u64, 2);
+                named = come(page, library.objects[&page].len() as u64, record_here);
             }
-            let here = come(Library::segment(track, small.name, n), part.bytes.into(), 3);
+            let here = come(Library::segment(track, small.name, n), part.bytes.into(), named);
             let fresh = std::mem::take(&mut first) && ends < at;
             let due = ends.max(at);
             let begins = due.max(here);
