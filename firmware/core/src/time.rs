@@ -37,7 +37,7 @@ impl Span {
     }
     /// In frames, cut.
     pub const fn at_rate(self, rate: u32) -> u64 {
-        (self.0 as u128 * rate as u128 / 1_000_000) as u64
+        mul_div(self.0, rate as u64, 1_000_000)
     }
 }
 
@@ -138,11 +138,19 @@ impl Frames {
         if self.rate == rate || self.rate == 0 {
             return Self { n: self.n, rate };
         }
-        Self { n: (self.n as u128 * rate as u128 / self.rate as u128) as u64, rate }
+        Self { n: mul_div(self.n, rate as u64, self.rate as u64), rate }
     }
     /// As a span, cut to microseconds.
     pub const fn span(self) -> Span {
-        if self.rate == 0 { Span(0) } else { Span((self.n as u128 * 1_000_000 / self.rate as u128) as u64) }
+        if self.rate == 0 { Span(0) } else { Span(mul_div(self.n, 1_000_000, self.rate as u64)) }
+    }
+}
+
+/// `n * by / per`, cut; in 64 bits where they do, which is always but after years of music.
+const fn mul_div(n: u64, by: u64, per: u64) -> u64 {
+    match n.checked_mul(by) {
+        Some(all) => all / per,
+        None => (n as u128 * by as u128 / per as u128) as u64,
     }
 }
 
