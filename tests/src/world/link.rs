@@ -265,15 +265,21 @@ pub struct Flow {
     /// When the request has reached the office and its answer us.
     ready: Instant,
     deadline: Instant,
+    /// Bytes of it that an earlier transfer brought.
+    before: u64,
     /// Millionths of a byte that are still to come.
     left: u64,
     begun: Option<Instant>,
 }
 
 impl Flow {
-    /// Bytes that have come.
+    /// Bytes that have come, the part of before included.
     pub fn received(&self) -> u64 {
         self.size - self.left.div_ceil(MICRO)
+    }
+    /// Bytes that this transfer brought.
+    pub fn came(&self) -> u64 {
+        self.received() - self.before
     }
     /// From its first byte until now.
     pub fn took(&self, now: Instant) -> Span {
@@ -286,14 +292,23 @@ impl Flow {
 pub struct Pipe {
     flows: VecDeque<Flow>,
     settled: Instant,
+    /// Of segments whose transfers broke, as the player keeps them: what there is of each. The oldest goes.
+    parts: VecDeque<(Digest, u64)>,
 }
+
+/// Parts that are kept at most, and their bytes.
+const PARTS: usize = 4;
+const PARTS_BYTES: u64 = 4 << 20;
 
 impl Pipe {
     /// A transfer of so many bytes begins; `read` goes into its answer.
     pub fn push(&mut self, now: Instant, link: &Link, wish: &Wish, size: u64, read: Option<Vec<u8>>) {
         let (ready, deadline) = (now + link.rtt(), now + wish.deadline);
-        let (id, digest, left) = (wish.id, wish.digest, size * MICRO);
-        self.flows.push_back(Flow { id, digest, size, read, ready, deadline, left, begun: None });
+        let (id, digest) = (wish.id, wish.digest);
+        let part = self.parts.iter().position(|p| p.0 == digest).and_then(|i| self.parts.remove(i));
+        let before = part.map_or(0, |p| p.1);
+        let left = (size - before) * MICRO;
+        self.flows.push_back(Flow { id, digest, size, read, ready, deadline, before, left, begun: None });
     }
 
     /// A transfer is not wanted any more.
@@ -302,9 +317,23 @@ impl Pipe {
         self.flows.remove(i)
     }
 
-    /// Everything is dropped.
-    pub fn clear(&mut self) -> impl Iterator<Item = Flow> {
-        std::mem::take(&mut self.flows).into_iter()
+    /// What a broken transfer brought is kept for the next one; bytes that are dropped for it.
+    pub fn keep(&mut self, flow: &Flow) -> u64 {
+        if flow.read.is_some() || flow.received() == 0 {
+            return flow.received();
+        }
+        self.parts.push_back((flow.digest, flow.received()));
+        let mut dropped = 0;
+        while self.parts.len() > PARTS || self.parts.iter().map(|p| p.1).sum::<u64>() > PARTS_BYTES {
+            dropped += self.parts.pop_front().map_or(0, |p| p.1);
+        }
+        dropped
+    }
+
+    /// Everything is dropped: so many bytes.
+    pub fn clear(&mut self) -> u64 {
+        let flows = std::mem::take(&mut self.flows).into_iter().map(|f| f.received());
+        flows.chain(std::mem::take(&mut self.parts).into_iter().map(|p| p.1)).sum()
     }
 
     /// When a transfer ends, one way or the other, if the link stays as it is.

@@ -20,6 +20,7 @@ use jukebox_core::jukebox::Jukebox;
 use jukebox_core::library::{Digest, playlist_id};
 use jukebox_core::link::Sample;
 use jukebox_core::planner::Wish;
+use jukebox_core::reason::Reason;
 use jukebox_core::time::{Instant, Span};
 use jukebox_core::view::View;
 use serde_json::Value;
@@ -153,7 +154,7 @@ pub struct World {
     /// What the panel shows.
     pub view: View,
     /// Objects that cannot be had, and how.
-    pub broken: HashMap<Digest, jukebox_core::reason::Reason>,
+    pub broken: HashMap<Digest, Reason>,
     /// Times in which it should have sounded, and did not.
     pub quiet: Vec<Quiet>,
     /// What came over the link.
@@ -265,7 +266,7 @@ impl World {
         self.run += 1;
         self.dead = false;
         self.commit = Commit::default();
-        self.bytes.lost += self.pipe.clear().map(|f| f.received()).sum::<u64>();
+        self.bytes.lost += self.pipe.clear();
         self.pipe_next = None;
         self.cuts.push(self.dac.sounded.len());
         self.dac = self.dac.restarted();
@@ -438,11 +439,13 @@ impl World {
                     Ok(())
                 }
                 Err(reason) => {
-                    self.bytes.lost += received;
+                    let spoiled = matches!(reason, Reason::Lying | Reason::DiskFull);
+                    self.bytes.lost += if spoiled { received } else { self.pipe.keep(&flow) };
                     Err(reason)
                 }
             };
-            let sample = arrival.is_ok().then(|| Sample { bytes: received as u32, took: flow.took(self.now) });
+            let tells = flow.came() > 0 && matches!(arrival, Ok(()) | Err(Reason::Timeout));
+            let sample = tells.then(|| Sample { bytes: flow.came() as u32, took: flow.took(self.now) });
             self.give(Input::Fetched { id, arrival: arrival.map(|()| flow.read), sample, received });
         }
         self.pipe_next = self.pipe.next(&self.link);
@@ -630,7 +633,7 @@ impl World {
                     let of_it = |e: &Event| matches!(e, Event::Give(_, Input::Fetched { id: i, .. }) if *i == id);
                     self.agenda.retain(|_, e| !of_it(e));
                     if let Some(flow) = self.pipe.cancel(id) {
-                        self.bytes.lost += flow.received();
+                        self.bytes.lost += self.pipe.keep(&flow);
                         self.tell(|| format!("cancel {id}, {} of {} bytes", flow.received(), flow.size));
                         self.pipe_next = self.pipe.next(&self.link);
                     }
