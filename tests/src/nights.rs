@@ -21,7 +21,7 @@ use crate::world::library::{Library, RATE};
 use crate::world::link::{Capacity, Fault, Link, Weather};
 use crate::world::models::MODELS;
 use crate::world::weather::{Dice, Model, parse};
-use crate::world::{Purposes, World, settings};
+use crate::world::{Purposes, Quiet, World, settings};
 
 /// Which nights.
 #[derive(Debug, Clone, clap::Args)]
@@ -240,6 +240,9 @@ fn live(seed: u64, hours: u64, fallback: bool, library: &Arc<Library>, loud: boo
     judge(seed, &night, w, &said, fallback)
 }
 
+/// A start may take so long before the fallback steps in, and that a moment too.
+const PATIENCE: Span = Span::s(2);
+
 /// Plays that the fallback stood in for.
 const FALLBACK: u32 = 1 << 31;
 
@@ -256,7 +259,9 @@ fn judge(seed: u64, night: &Night, mut w: World, said: &[Said], fallback: bool) 
     let all: u64 = w.quiet.iter().map(|q| q.until.min(night.end).since(q.from.min(night.end)).0).sum();
     o.silence.0 = seconds(Span(all));
     if let Some(since) = w.spare_since {
-        o.bare = w.quiet.iter().map(|q| seconds(q.until.since(q.from.max(since)))).sum();
+        // A start waits a moment before the fallback steps in.
+        let patience = |q: &Quiet| if q.start { PATIENCE } else { Span(0) };
+        o.bare = w.quiet.iter().map(|q| seconds(q.until.since(q.from.max(since) + patience(q)))).sum();
     }
     exactly_once(&mut w, said, &mut o.broken);
     if o.compared {

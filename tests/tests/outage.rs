@@ -231,8 +231,12 @@ fn quality_follows_the_link() {
             w.pass(Span::ms(300));
         }
         w.pass(Span::s(2 * 3_600));
-        let (all, of_best) = (w.dac.renditions.total(), w.dac.renditions.frames.get(&best).copied().unwrap_or(0));
-        assert!(of_best * 10 > all * 9, "{kbps} kbit/s: {of_best} of {all} frames in {best:?}");
+        // What the link can carry, or better in idle moments.
+        let good = [RenditionName::Original, RenditionName::Opus96, RenditionName::Opus32];
+        let good = &good[..=good.iter().position(|r| *r == best).unwrap()];
+        let of = |r: &RenditionName| w.dac.renditions.frames.get(r).copied().unwrap_or(0);
+        let (all, of_good) = (w.dac.renditions.total(), good.iter().map(of).sum::<u64>());
+        assert!(of_good * 10 > all * 9, "{kbps} kbit/s: {of_good} of {all} frames in {good:?}");
         assert!(w.dac.renditions.changes < 2 * 60, "{kbps} kbit/s: {} changes in two hours", w.dac.renditions.changes);
         let silence = silence(&mut w);
         assert!(silence < 5.0, "{kbps} kbit/s: {silence} s of silence");
@@ -249,7 +253,7 @@ fn a_power_cut_undoes_nothing_that_was_told() {
         for n in 0..3 {
             w.ask("add", &format!("Track {n}"));
         }
-        w.cut_at = Some(w.inputs + 1 + cut * 7);
+        w.cut_at = Some(w.inputs + 1 + cut * 5);
         w.pass(Span::s(70));
         let mut told: Vec<_> =
             w.events.iter().filter(|e| e.0 == "finished").map(|e| (&e.1["entry"], &e.1["boot"], &e.1["seq"])).collect();
@@ -273,4 +277,31 @@ fn a_fitful_link_is_given_time() {
     w.pass(Span::s(1_300));
     assert!(w.bytes.lost * 50 < w.purposes().total(), "{} of {} bytes", w.bytes.lost, w.purposes().total());
     assert!(silence(&mut w) < 2.0, "{:?}", w.quiet);
+}
+
+/// The power fails while there is no link, and next to nothing of the queue is left: nobody has read yet what the card has.
+#[test]
+fn after_a_power_cut_without_a_link_the_fallback_is_found_on_the_card() {
+    let mut w = World::with(3, Library::new(&[600, 240, 240]), fallback(false));
+    w.link = slow(2_000);
+    w.ask("add", "Track 2");
+    w.pass(Span::s(120));
+    w.ask("add", "Track 1");
+    w.link = GONE;
+    // One segment is left of the entry that plays.
+    let at = w.ask("now", "")["data"]["position_ms"].as_u64().unwrap();
+    for n in (at as usize / 4_000 + 4)..64 {
+        for r in [RenditionName::Opus32, RenditionName::Opus96, RenditionName::Original] {
+            let digest = Library::segment(2, r, n);
+            if w.has(&digest) {
+                w.lose(&digest);
+            }
+        }
+    }
+    w.power_cut();
+    w.pass(Span::s(300));
+    let now = w.ask("now", "")["data"].clone();
+    assert_eq!((&now["state"], &now["source"]), (&json!("playing"), &json!("fallback")), "{now}");
+    let quiet: u64 = w.quiet.iter().filter(|q| !q.start).map(|q| q.until.since(q.from).as_ms()).sum();
+    assert!(quiet < 3_000, "{:?}", w.quiet);
 }

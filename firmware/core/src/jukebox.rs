@@ -25,7 +25,7 @@ use crate::library::TrackId;
 use crate::link::Link;
 use crate::live::Live;
 use crate::period::Period;
-use crate::planner::Planner;
+use crate::planner::{Ahead, Planner};
 use crate::playback::{Happened, Playback};
 use crate::queue::Queue;
 use crate::reason::Reason;
@@ -100,6 +100,8 @@ pub struct Jukebox {
     pub(crate) period: Period,
     /// Revisions of queue and fallback that the store was told of.
     pub(crate) pinned: Option<(u64, u64)>,
+    /// Room for queue and fallback as the planner walks them.
+    pub(crate) walked: (Vec<Ahead>, Vec<Ahead>),
     pub(crate) bots: bool,
     pub(crate) name_taken: bool,
     pub(crate) overlay_until: Option<Instant>,
@@ -214,6 +216,7 @@ impl Jukebox {
             card: Card::new(meta.written),
             period: Period::new(meta.period_ms),
             pinned: None,
+            walked: (Vec::new(), Vec::new()),
             bots: false,
             name_taken: false,
             overlay_until: None,

@@ -64,8 +64,10 @@ impl Link {
     pub fn sample(&mut self, s: Sample) {
         let seconds = (s.took.0.max(1_000) as f32 / 1e6).min(30.0);
         let kbps = s.bytes as f32 * 8.0 / 1_000.0 / seconds;
-        // Below 4 kB it is the round trip that was measured.
-        if s.bytes >= 4_096 {
+        // Below 4 kB it is the first packet that was measured: it can tell of a slow link, not of a fast one.
+        if s.bytes < 4_096 {
+            self.last = self.last.map(|last| last.min(kbps as u32));
+        } else {
             self.fast.push(kbps, seconds.max(0.1), 3.0);
             self.slow.push(kbps, seconds.max(0.1), 9.0);
             self.last = Some(kbps as u32);
@@ -91,6 +93,10 @@ impl Link {
     /// What is known a moment after the link has become better: half of what the last transfer had, if that is more.
     pub fn hopeful_kbps(&self) -> Option<u32> {
         Some(self.kbps()?.max(self.last? / 2))
+    }
+    /// What a start may count on, in kbit/s: the estimate may be old, and the last transfer slower.
+    pub fn sure_kbps(&self) -> Option<u32> {
+        Some(self.kbps()?.min(self.last?))
     }
     /// `down` until something passed, then by what the estimate carries: opus-32 with its overhead needs 40 kbit/s,
     /// opus-96 with the queries beside it 250, the original of a CD 1,500.

@@ -192,7 +192,12 @@ impl Plan {
             let frame = at.at_rate(r.init.rate).n.min(r.frames.saturating_sub(1)) + r.delay;
             page = h.page_of(frame);
             if let Some(known) = h.page(page) {
-                let k = known.index.segments().take_while(|s| s.first_frame <= frame).count().saturating_sub(1);
+                let begins = |k: usize| known.index.segment(k).map_or(u64::MAX, |s| s.first_frame);
+                let (mut k, mut behind) = (0, known.index.len());
+                while k + 1 < behind {
+                    let middle = (k + behind) / 2;
+                    if begins(middle) <= frame { k = middle } else { behind = middle }
+                }
                 return Ok(page * SEGMENTS_PER_PAGE + k);
             }
         }
@@ -249,7 +254,8 @@ impl Plan {
         (Span(end.0.saturating_sub(from.span().0)), whole)
     }
 
-    /// The rank to play slot `n` in, after `last`: the better one once it is here for `RUN`, and no change without need.
+    /// The rank to play slot `n` in, after `last`: the better one once it is here for [`RUN`], or at all if `last` is no small
+    /// one, where hardly anybody hears the change; and no change without need.
     pub(crate) fn pick(&self, n: usize, last: Option<usize>) -> Option<usize> {
         let here = |r: &usize| self.held.get(*r).is_some_and(|h| h.has(n));
         let begin = self.begins(n);
@@ -261,8 +267,9 @@ impl Plan {
             }
             Span(self.begins(k).0.saturating_sub(begin.0))
         };
-        let left = self.length().0.saturating_sub(begin.0).min(RUN.0);
         let last = last.filter(here);
+        let enough = if last.is_some_and(|l| l > 0) { Span(1) } else { RUN };
+        let left = self.length().0.saturating_sub(begin.0).min(enough.0);
         let better = (0..self.held.len()).rev().filter(here).take_while(|r| last.is_none_or(|l| *r > l));
         let mut longest: Option<(Span, usize)> = None;
         for r in better {
@@ -289,7 +296,7 @@ impl Plan {
     }
 }
 
-/// A better rendition that is on board for so long is worth a change.
+/// A better rendition that is on board for so long is worth a change from the smallest.
 const RUN: Span = Span::s(10);
 /// A better rendition is fetched so that it can stay: a change at most twice a minute.
 pub(crate) const STAY: Span = Span::s(30);

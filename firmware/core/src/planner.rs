@@ -5,9 +5,10 @@
 //! 1. **Sound**: what plays now and has nothing left; the smallest rendition, or a better one that comes as quickly.
 //! 2. **Safety**: the smallest rendition of the coming [`Need::ahead`] of the line, nearest first.
 //! 3. **Spare**: the smallest rendition of the next minutes of the fallback.
-//! 4. **Quality**: what comes within five minutes in the best rendition that the link carries while it plays.
-//! 5. **Reserve**: the smallest rendition of the rest of the line, then of the rest of the fallback.
-//! 6. **Idle**: the original of the coming [`Need::ahead`], where the link has nothing better to do.
+//! 4. **Quality**: what comes within five minutes in the best rendition that half of the link carries while it plays.
+//! 5. **Reserve**: the smallest rendition of the rest of the line.
+//! 6. **Quality** with all of the link, then the rest of the fallback.
+//! 7. **Idle**: the original of the coming [`Need::ahead`], where the link has nothing better to do.
 //!
 //! So an outage at any moment finds as much playable time on board as the link allowed, and quality is bought with what is
 //! left. A small copy costs about 4 % of a FLAC original beside it. Every wish goes to the store first, so that a restart
@@ -27,18 +28,30 @@ use crate::reason::{Action, Reason};
 use crate::sound::EntryId;
 use crate::time::{Frames, Instant, Span};
 
+/// What stands in is looked for on the card: it answers at once,
+const STAND_IN_DEADLINE: Span = Span::ms(1_500);
+/// or another is tried after this.
+const STAND_IN_AGAIN: Span = Span::ms(200);
 /// Wishes that may be under way at once.
 pub const IN_FLIGHT: usize = 2;
+/// What sounds next, and is nearly here, may have the next request beside it.
+const BESIDE: Span = Span::ms(500);
 /// Longest pause between two tries while something still sounds.
 const SLOWEST_RETRY: Span = Span::s(30);
 /// Quality is bought for so much of what comes next.
 const NEAR: Span = Span::s(300);
+/// A better rendition goes on if so much of it can come before it plays.
+const GOES_ON: Span = Span::s(8);
 /// A start may wait so long for a better rendition of one segment,
-const QUICK: Span = Span::ms(250);
+const QUICK: Span = Span::ms(150);
+/// Length of the first segment of a track (`library.md`).
+const FIRST: Span = Span::s(1);
 /// until so much is on board.
 const STARTED: Span = Span::s(20);
 /// Of the fallback that is brought on board before quality is bought.
 const SPARE: Span = Span::s(600);
+/// On board before a track that ran dry goes on.
+pub(crate) const RESUME_LEVEL: Span = Span::s(5);
 /// A start looks so far ahead.
 const HORIZON: Span = Span::s(60);
 /// What the store had no room for is wished for again after this long, if it is needed before long,
@@ -48,6 +61,8 @@ const FULL_RETRY_LATER: Span = Span::s(60);
 /// A segment of an original that takes longer than this is left to a better link.
 const TOO_SLOW: Span = Span::s(20);
 
+/// A record or an index page is asked for in one piece: it may take so long before it is asked for anew.
+const WHOLE: Span = Span::s(60);
 /// A link below this is not given up for a few slow seconds, in kbit/s.
 const FITFUL_KBPS: u32 = 1_500;
 
@@ -106,6 +121,8 @@ enum Part {
 /// What a wish is for, the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Purpose {
+    /// What stands in for the queue and sounds, or will in a minute: as a rule the card has it.
+    StandIn,
     Sound,
     Safety,
     Spare,
@@ -121,6 +138,8 @@ struct UnderWay {
     part: Part,
     purpose: Purpose,
     since: Instant,
+    /// When it will be here, as far as the estimate of the link knows.
+    due: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -168,6 +187,8 @@ pub struct Need {
     pub kbps: Option<u32>,
     /// Transfer rate to hope for when sound is waited for, in kbit/s.
     pub hopeful_kbps: Option<u32>,
+    /// Transfer rate that a start may count on, in kbit/s.
+    pub sure_kbps: Option<u32>,
     /// How far the link is to be spared.
     pub thrift: Thrift,
     /// The card is full, or has taken enough today: only what will be needed.
@@ -176,6 +197,8 @@ pub struct Need {
     pub down: bool,
     /// Nothing stands in for what waits: begin with what is here.
     pub eager: bool,
+    /// The fallback sounds, or should.
+    pub standing_in: bool,
     /// Another number when the playhead has moved on.
     pub pace: u64,
 }
@@ -183,6 +206,7 @@ pub struct Need {
 /// The planner.
 #[derive(Clone, Debug, Default)]
 pub struct Planner {
+    /// By entry.
     plans: Vec<Plan>,
     under_way: Vec<UnderWay>,
     /// Nothing but originals is wished for.
@@ -197,6 +221,9 @@ pub struct Planner {
     hopeful_kbps: Option<u32>,
     /// A start waits for nothing but its first segment.
     eager: bool,
+    /// What stands in is not on the card and did not come: it is tried again then, and so often it was.
+    stand_in_again: Option<Instant>,
+    stand_in_tries: usize,
     /// State of a xorshift generator, for jitter.
     random: u64,
     /// Counts what could make another wish possible.
@@ -229,12 +256,16 @@ impl Planner {
     /// An entry goes by another id.
     pub fn rename(&mut self, from: EntryId, to: EntryId) {
         self.plans.iter_mut().filter(|p| p.entry == from).for_each(|p| p.entry = to);
+        self.plans.sort_unstable_by_key(|p| p.entry);
         self.under_way.iter_mut().filter(|w| w.entry == from).for_each(|w| w.entry = to);
     }
 
     /// The next thing to bring on board, if there is one and it is time.
     pub fn wish(&mut self, now: Instant, line: &[Ahead], spare: &[Ahead], need: Need) -> Option<Wish> {
         (self.hopeful_kbps, self.eager) = (need.hopeful_kbps, need.eager);
+        if let Some((i, part)) = self.stand_in(now, spare, need) {
+            return Some(self.order(now, i, part, Purpose::StandIn, need));
+        }
         if !self.may_wish(now, need) {
             return None;
         }
@@ -251,9 +282,13 @@ impl Planner {
             self.content = Some(here);
             return None;
         };
-        let most = if purpose == Purpose::Sound && need.silent { 1 } else { IN_FLIGHT };
+        // What is waited for in silence has the link to itself, but for the end: then the next request is on its way already.
+        let alone = |w: &UnderWay| w.purpose == Purpose::Sound && w.due.is_none_or(|due| due > now + BESIDE);
+        if need.silent && self.under_way.iter().any(alone) {
+            return None;
+        }
         // What only improves must not stand in the way of what sounds.
-        while self.under_way.len() >= most {
+        while self.under_way.len() >= IN_FLIGHT {
             let worst = self.under_way.iter().enumerate().max_by_key(|(_, w)| w.purpose);
             let Some((k, _)) = worst.filter(|(_, w)| purpose == Purpose::Sound && w.purpose > Purpose::Safety) else {
                 self.content = Some(here);
@@ -262,6 +297,22 @@ impl Planner {
             self.void.push(self.under_way.swap_remove(k).id);
         }
         Some(self.order(now, i, part, purpose, need))
+    }
+
+    /// What is missing of that which stands in. It waits neither for the link nor for what waits for the link.
+    fn stand_in(&mut self, now: Instant, spare: &[Ahead], need: Need) -> Option<(usize, Part)> {
+        let busy = self.under_way.iter().any(|w| w.purpose == Purpose::StandIn);
+        if !need.standing_in || busy || self.stand_in_again.is_some_and(|t| t > now) {
+            return None;
+        }
+        // What the card does not have is followed by others that it may have: the next, and those that played last.
+        let n = self.stand_in_tries / 2 % spare.len().max(1);
+        let first = if self.stand_in_tries.is_multiple_of(2) { n } else { spare.len() - 1 - n };
+        let found = self.small(spare.get(first..)?, Span(0), HORIZON, Purpose::StandIn, need);
+        if found.is_none() && self.stand_in_tries > 0 {
+            (self.stand_in_again, self.stand_in_tries) = (Some(now + Span::s(1)), 0);
+        }
+        found.map(|(i, part, _)| (i, part))
     }
 
     /// Whether it is worth while to look for a wish: something has changed since there was none.
@@ -285,8 +336,12 @@ impl Planner {
     /// What is good to have and not needed yet.
     fn look_further(&mut self, line: &[Ahead], spare: &[Ahead], need: Need) -> Option<(usize, Part, Purpose)> {
         let all = Span(u64::MAX / 2);
-        None.or_else(|| self.better(line, NEAR.min(need.ahead), need, false).filter(|_| need.thrift < Thrift::Frugal))
+        // Until all of the line is on board, quality has at most half of the link.
+        let half = Need { kbps: need.kbps.map(|k| k / 2), ..need };
+        let near = NEAR.min(need.ahead);
+        None.or_else(|| self.better(line, near, half, false).filter(|_| need.thrift < Thrift::Frugal))
             .or_else(|| self.small(line, need.ahead, all, Purpose::Reserve, need))
+            .or_else(|| self.better(line, near, need, false).filter(|_| need.thrift < Thrift::Frugal))
             .or_else(|| self.small(spare, SPARE, all, Purpose::Reserve, need).filter(|_| need.thrift < Thrift::Frugal))
             .or_else(|| self.better(line, need.ahead, need, true).filter(|_| need.thrift == Thrift::None))
     }
@@ -341,12 +396,14 @@ impl Planner {
         if plan.record.is_none() {
             return if coming(Part::Record) { Missing::UnderWay } else { Missing::Part(Part::Record, Span(0)) };
         }
+        // The page of the rendition that comes first tells of all of them.
+        let first = if quick && !need.down { self.quickest(i, None, need) } else { 0 };
         let index = |page| {
-            // Any rank's page tells what is on board; the one that is known or coming already, else the smallest's.
+            // Any rank's page tells what is on board; the one that is coming already, else the first's.
             let rank = (0..plan.held.len()).find(|&rank| coming(Part::Index { rank, page }));
             match rank {
                 Some(_) => Missing::UnderWay,
-                None => Missing::Part(Part::Index { rank: 0, page }, Span(0)),
+                None => Missing::Part(Part::Index { rank: first, page }, Span(0)),
             }
         };
         let mut n = match plan.locate(from) {
@@ -373,7 +430,7 @@ impl Planner {
                     }
                     let rank = match self.trouble {
                         // Without a link only the card answers. It holds the smallest as a rule; else another is tried.
-                        _ if !need.down && quick && level < STARTED => self.quickest(i, slot, need),
+                        _ if !need.down && quick && level < STARTED => self.quickest(i, Some(slot), need),
                         Some(t) if need.down => t.tries as usize % plan.held.len().max(1),
                         _ => 0,
                     };
@@ -390,13 +447,15 @@ impl Planner {
         }
     }
 
-    /// The best rank of which this slot comes within [`QUICK`]; the smallest if none does.
-    fn quickest(&self, i: usize, slot: usize, need: Need) -> usize {
+    /// The best rank of which this slot comes within [`QUICK`]; the smallest if none does. None: no slot is known yet, and the
+    /// first of a track is short.
+    fn quickest(&self, i: usize, slot: Option<usize>, need: Need) -> usize {
         let plan = &self.plans[i];
-        let kbps = u64::from(need.kbps.unwrap_or(0));
-        let length = plan.begins(slot + 1).0.saturating_sub(plan.begins(slot).0);
+        let kbps = u64::from(need.sure_kbps.unwrap_or(0));
+        let length = slot.map_or(FIRST.0, |n| plan.begins(n + 1).0.saturating_sub(plan.begins(n).0));
         let fits = |h: &crate::plan::Held| {
-            let bits = h.segment(slot).map_or(h.kbps() * length / 1_000, |s| u64::from(s.length) * 8);
+            let known = slot.and_then(|n| h.segment(n));
+            let bits = known.map_or(h.kbps() * length / 1_000, |s| u64::from(s.length) * 8);
             bits * 1_000 <= kbps * QUICK.0
         };
         let top = match need.thrift {
@@ -406,7 +465,7 @@ impl Planner {
         };
         // An index page costs a round trip more, and a fitful link may not have the time.
         let plenty = kbps >= u64::from(FITFUL_KBPS);
-        let near = |r: usize| plenty || plan.knows(r, slot / SEGMENTS_PER_PAGE);
+        let near = |r: usize| plenty || slot.is_none_or(|n| plan.knows(r, n / SEGMENTS_PER_PAGE));
         (0..top).rev().find(|&r| near(r) && fits(&plan.held[r])).unwrap_or(0)
     }
 
@@ -430,31 +489,41 @@ impl Planner {
             let original = plan.held.len() - 1;
             let top = original - usize::from(need.thrift > Thrift::None);
             let carried = (1..=top).rev().find(|&r| plan.held[r].kbps() * 10 <= kbps * 8);
+            // An original has what is left beside that which has to come anyway.
+            let beside = carried.filter(|r| *r < original).unwrap_or(0);
+            let kbps = if idle { kbps.saturating_sub(plan.held[beside].kbps()).max(1) } else { kbps };
             let slow = plan.held[original].kbps() * 4 * 1_000_000 / kbps > TOO_SLOW.0;
             let Some(want) = (if idle && !slow { Some(original) } else { carried }) else { continue };
             let Ok(head) = plan.locate(a.from) else { continue };
             let origin = a.from.span();
             // What is with the decoder comes too late, and so does what plays before a run of it is here.
             let first = head.max(a.fed);
-            let begun = first > 0 && plan.held.iter().skip(want).any(|h| h.has(first));
             let rate = plan.held[want].kbps();
-            let lead = if begun || start > STAY { 2 * 4_000_000 * rate / kbps } else { STAY.0 * rate / kbps };
-            let lead = if start > Span(0) && a.fed == 0 { lead.saturating_sub(start.0) } else { lead };
-            let earliest = plan.begins(first).0 + lead;
-            let mut n = first;
-            while plan.begins(n).0 < earliest && plan.begins(n) < plan.length() {
-                n += 1;
-            }
+            let after = |lead: Span| {
+                let lead = lead.0 * rate / kbps;
+                let lead = if a.fed == 0 { lead.saturating_sub(start.0) } else { lead };
+                let earliest = plan.begins(first).0 + lead;
+                let late = |n: &usize| plan.begins(*n).0 < earliest && plan.begins(*n) < plan.length();
+                (first..).find(|n| !late(n)).unwrap_or(first)
+            };
+            let fresh = after(STAY);
             let coming = |part| self.under_way.iter().any(|w| w.entry == a.entry && w.part == part);
+            let here =
+                |slot| plan.held.iter().skip(want).any(|h| h.has(slot)) || coming(Part::Segment { rank: want, slot });
+            let mut n = after(GOES_ON);
             loop {
                 let (part, at) = match plan.gap(n, want) {
                     Gap::Slot(slot) if plan.knows(want, slot / SEGMENTS_PER_PAGE) => {
                         (Part::Segment { rank: want, slot }, slot)
                     }
                     Gap::Slot(slot) => (Part::Index { rank: want, page: slot / SEGMENTS_PER_PAGE }, slot),
-                    Gap::Page(page) => (Part::Index { rank: want, page }, page * SEGMENTS_PER_PAGE),
+                    Gap::Page(page) => (Part::Index { rank: want, page }, n.max(page * SEGMENTS_PER_PAGE)),
                     Gap::None => break,
                 };
+                if at < fresh && !at.checked_sub(1).is_some_and(here) {
+                    n = fresh;
+                    continue;
+                }
                 let beyond = (plan.begins(at).0 + start.0).saturating_sub(origin.0) >= until.0;
                 if beyond {
                     break;
@@ -469,14 +538,16 @@ impl Planner {
         None
     }
 
-    /// The answer to a wish. A track's own fault marks its plan, the link's starts a pause.
-    pub fn arrived(&mut self, now: Instant, id: u64, arrival: Arrival, silent: bool) {
+    /// The answer to a wish. A track's own fault marks its plan, the link's starts a pause. `moved`: some of it came; the next
+    /// request goes on behind that.
+    pub fn arrived(&mut self, now: Instant, id: u64, arrival: Arrival, moved: bool, on_board: Span) {
         let Some(i) = self.under_way.iter().position(|w| w.id == id) else { return };
         let UnderWay { entry, part, purpose, .. } = self.under_way.swap_remove(i);
         self.turn += 1;
         let outcome = match arrival {
             Ok(bytes) => {
-                self.trouble = None;
+                // What the card had says nothing of the link.
+                self.trouble = self.trouble.filter(|_| purpose == Purpose::StandIn && !moved);
                 self.take(entry, part, bytes)
             }
             Err(reason) => Err(reason),
@@ -485,24 +556,33 @@ impl Planner {
         if reason.action() == Action::Skip {
             return self.spoil(entry, reason);
         }
+        if purpose == Purpose::StandIn {
+            (self.stand_in_again, self.stand_in_tries) = (Some(now + STAND_IN_AGAIN), self.stand_in_tries + 1);
+            return;
+        }
         if reason.action() == Action::Heal && purpose > Purpose::Sound {
             // All that is there is more likely to be played: no trouble.
             let again = if purpose == Purpose::Safety { FULL_RETRY } else { FULL_RETRY_LATER };
             self.full = Some((self.full.map_or(purpose, |f| f.0.min(purpose)), now + again));
             return;
         }
+        if moved {
+            self.trouble = None;
+            return;
+        }
         let (since, tries) = self.trouble.map_or((now, 0), |t| (t.since, t.tries + 1));
         let mut trouble = Trouble { reason, since, again: now, tries };
-        trouble.again = now + self.pause(tries, silent);
+        trouble.again = now + self.pause(tries, on_board);
         self.trouble = Some(trouble);
     }
 
-    /// Full jitter around the pause: 1 s while silent, else 1 s doubling to 30 s.
-    fn pause(&mut self, tries: u32, silent: bool) -> Span {
+    /// Jitter of a half around the pause: 1 s doubling to 30 s, and at most a tenth of what is on board.
+    fn pause(&mut self, tries: u32, on_board: Span) -> Span {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        let base = if silent { Span::s(1) } else { Span::s(1 << tries.min(5)).min(SLOWEST_RETRY) };
+        let most = SLOWEST_RETRY.min(Span(on_board.0 / 10)).max(Span::s(1));
+        let base = Span::s(1 << tries.min(5)).min(most);
         Span(base.0 * 3 / 4 + self.random % (base.0 / 2))
     }
 
@@ -564,6 +644,13 @@ impl Planner {
         whole || (level > Span(0) && level.0 + comes >= horizon)
     }
 
+    /// Whether a track that ran dry goes on: with enough that it does not run dry again at once, or, where nothing stands in for
+    /// it, with anything.
+    pub fn may_resume(&self, entry: EntryId, from: Frames) -> bool {
+        let (level, whole) = self.level(entry, from);
+        whole || ((self.eager || level >= RESUME_LEVEL) && self.may_start(entry, from))
+    }
+
     /// The record of an entry, once it is here.
     pub fn record(&self, entry: EntryId) -> Option<&Arc<Record>> {
         self.find(entry)?.record.as_ref()
@@ -615,14 +702,14 @@ impl Planner {
     /// A segment turned out not to be in the store as it should.
     pub fn torn(&mut self, entry: EntryId, digest: Digest) {
         self.turn += 1;
-        if let Some(plan) = self.plans.iter_mut().find(|p| p.entry == entry) {
+        if let Some(plan) = self.find_mut(entry) {
             plan.torn(digest);
         }
     }
 
     /// A segment cannot be decoded although its digest is right: its rendition is of no use; with the last one the track is.
     pub fn undecodable(&mut self, entry: EntryId, digest: Digest) {
-        let Some(plan) = self.plans.iter_mut().find(|p| p.entry == entry) else { return };
+        let Some(plan) = self.find_mut(entry) else { return };
         if plan.without(digest) {
             // What is under way goes by the numbers of the renditions, which are others now.
             self.void.extend(self.under_way.extract_if(.., |w| w.entry == entry).map(|w| w.id));
@@ -636,7 +723,7 @@ impl Planner {
     /// It is the entry's own fault that it cannot be played.
     fn spoil(&mut self, entry: EntryId, reason: Reason) {
         self.turn += 1;
-        if let Some(plan) = self.plans.iter_mut().find(|p| p.entry == entry) {
+        if let Some(plan) = self.find_mut(entry) {
             plan.bad = Some(reason);
         }
     }
@@ -652,28 +739,35 @@ impl Planner {
     }
 
     fn find(&self, entry: EntryId) -> Option<&Plan> {
-        self.plans.iter().find(|p| p.entry == entry)
+        self.place(entry).ok().map(|i| &self.plans[i])
+    }
+
+    fn find_mut(&mut self, entry: EntryId) -> Option<&mut Plan> {
+        self.place(entry).ok().map(|i| &mut self.plans[i])
+    }
+
+    /// Where an entry's plan is, or belongs.
+    fn place(&self, entry: EntryId) -> Result<usize, usize> {
+        self.plans.binary_search_by_key(&entry, |p| p.entry)
     }
 
     fn plan(&mut self, a: &Ahead) -> usize {
-        if let Some(i) = self.plans.iter().position(|p| p.entry == a.entry) {
-            return i;
-        }
-        self.plans.push(Plan::new(a.entry, a.record, a.length));
-        self.plans.len() - 1
+        self.place(a.entry).unwrap_or_else(|i| {
+            self.plans.insert(i, Plan::new(a.entry, a.record, a.length));
+            i
+        })
     }
 
     fn order(&mut self, now: Instant, i: usize, part: Part, purpose: Purpose, need: Need) -> Wish {
         self.last_wish += 1;
         let (id, plan) = (self.last_wish, &self.plans[i]);
-        self.under_way.push(UnderWay { id, entry: plan.entry, part, purpose, since: now });
         let keep = |tier| Keep { track: Some(plan.digest), tier };
         let whole = |object| {
-            let (deadline, keep) = (Span::s(10), keep(Tier::Small));
+            let (deadline, keep) = (WHOLE, keep(Tier::Small));
             Wish { id, object, range: None, digest: object, deadline, read: true, keep }
         };
         let of = |rank: usize| plan.held.get(rank).map(|h| &h.rendition);
-        match part {
+        let mut wish = match part {
             Part::Record => whole(plan.digest),
             Part::Index { rank, page } => {
                 whole(of(rank).and_then(|r| r.index.get(page)).map_or(plan.digest, |x| x.object))
@@ -696,14 +790,22 @@ impl Planner {
                 let (range, digest) = (Some((offset, found.length)), found.digest);
                 Wish { id, object, range, digest, deadline, read: false, keep }
             }
+        };
+        if purpose == Purpose::StandIn {
+            wish.deadline = STAND_IN_DEADLINE;
         }
+        let takes = |(range, k): ((u64, u32), u32)| Span(u64::from(range.1) * 8_000 / u64::from(k.max(1)));
+        let due = wish.range.zip(need.kbps).map(|found| now + takes(found));
+        self.under_way.push(UnderWay { id, entry: plan.entry, part, purpose, since: now, due });
+        wish
     }
 
     fn take(&mut self, entry: EntryId, part: Part, bytes: Option<Vec<u8>>) -> Result<(), Reason> {
-        let Some(plan) = self.plans.iter_mut().find(|p| p.entry == entry) else { return Ok(()) };
+        let original_only = self.original_only;
+        let Some(plan) = self.find_mut(entry) else { return Ok(()) };
         let bytes = bytes.unwrap_or_default();
         match part {
-            Part::Record => plan.set_record(Record::parse(&bytes).map_err(unreadable)?, self.original_only),
+            Part::Record => plan.set_record(Record::parse(&bytes).map_err(unreadable)?, original_only),
             Part::Index { rank, page } => {
                 plan.set_page(rank, page, IndexPage::parse(&bytes).map_err(unreadable)?)?;
             }

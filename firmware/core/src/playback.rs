@@ -16,19 +16,19 @@ use crate::checkpoint::Intent;
 use crate::exchange::Settings;
 use crate::fallback::is_fallback;
 use crate::library::{Gain, RenditionName};
-use crate::planner::{Planner, Ready};
+use crate::planner::{Planner, RESUME_LEVEL, Ready};
 use crate::queue::{Entry, Queue};
 use crate::sound::{EntryId, Heard, LivePiece, Order, OutputState, PIECES_AHEAD, Piece};
 use crate::time::{Frames, Instant, Span};
 use crate::wire::State;
 
-/// On board before a track that ran dry goes on: enough that it does not run dry again at once.
-const RESUME_LEVEL: Span = Span::s(5);
 /// Fade of a skip and a seek.
 const FADE_MS: u32 = 5;
-/// Frames are asked for so often while music plays.
-const LISTEN: Span = Span::ms(250);
-/// And so often while a first frame is due.
+/// Frames are asked for so often while music plays,
+const LISTEN: Span = Span::ms(500);
+/// so often while it waits,
+const LISTEN_WAITING: Span = Span::ms(250);
+/// and so often while a first frame is due.
 const LISTEN_CLOSELY: Span = Span::ms(20);
 /// Without a moved frame for so long it is not playing.
 const STILL: Span = Span::ms(700);
@@ -228,7 +228,11 @@ impl Playback {
             return self.line.back().map(|f| f.entry);
         }
         match (self.goes_on(planner), self.line.back()) {
-            (Some(i), _) => self.on(i, planner).is_none().then(|| self.line[i].entry),
+            (Some(i), _) => {
+                let entry = self.line[i].entry;
+                let too_little = self.starving.is_some() && !planner.may_resume(entry, self.position(queue));
+                (too_little || self.on(i, planner).is_none()).then_some(entry)
+            }
             (None, Some(f)) if self.last == Some(f.entry) => None,
             (None, back) => {
                 let next = back.map_or_else(|| queue.current(), |f| queue.after(f.entry))?;
@@ -493,9 +497,7 @@ impl Playback {
                 break;
             }
             if let Some(since) = self.starving {
-                let (level, whole) = planner.level(entry, self.position(queue));
-                let enough = level >= RESUME_LEVEL && planner.may_start(entry, self.position(queue));
-                if !enough && !whole {
+                if !planner.may_resume(entry, self.position(queue)) {
                     break;
                 }
                 self.starving = None;
@@ -637,9 +639,10 @@ impl Playback {
         let last = self.heard_at.unwrap_or(now);
         match self.state(now, queue) {
             State::Stopped | State::NoOutput => None,
-            State::Paused => (self.heard.ring_ms > 0 && self.moved_at.is_some()).then_some(last + LISTEN),
-            State::Playing => Some(last + LISTEN),
-            State::Buffering if self.line.is_empty() || self.starving.is_some() => Some(last + LISTEN),
+            State::Paused => (self.heard.ring_ms > 0 && self.moved_at.is_some()).then_some(last + LISTEN_WAITING),
+            // When the ring runs dry is worth knowing at once: it may be the end.
+            State::Playing => Some(last + Span::ms(self.heard.ring_ms.into()).clamp(LISTEN_CLOSELY, LISTEN)),
+            State::Buffering if self.line.is_empty() || self.starving.is_some() => Some(last + LISTEN_WAITING),
             State::Buffering => Some(last + LISTEN_CLOSELY),
         }
     }

@@ -1,7 +1,5 @@
 //! What is brought on board: what is wished for, when the office is probed, and what comes of it.
 
-use alloc::vec::Vec;
-
 use crate::exchange::Output;
 use crate::jukebox::Jukebox;
 use crate::link::Sample;
@@ -27,6 +25,7 @@ impl Jukebox {
             self.planner.fell_silent(self.now);
         }
         let (kbps, hopeful_kbps) = (self.link.kbps(), self.link.hopeful_kbps());
+        let sure_kbps = self.link.sure_kbps();
         let (head, ahead) = (self.line().current().map(|e| e.id), self.settings.ahead);
         let at = self.playback.position(self.line()).span().as_s();
         let pace = at << 8 | head.map_or(0, |id| self.playback.slots_fed(id) as u64 & 0xff);
@@ -34,14 +33,20 @@ impl Jukebox {
         // A request that failed is no proof that nothing passes: a probe is.
         let down = self.unreached && self.link.down_since().is_some();
         let eager = !self.settings.fallback.when_waiting;
+        let standing_in = self.fallback.on.is_some() || (silent && self.settings.fallback.when_waiting);
         let spare_card = self.spares_card();
-        let need = Need { ahead, silent, kbps, hopeful_kbps, thrift, spare_card, down, eager, pace };
-        if self.planner.may_wish(self.now, need) {
-            let queue: Vec<Ahead> = self.walk(&self.queue).collect();
-            let spare: Vec<Ahead> = self.walk(&self.fallback.list).collect();
+        let need =
+            Need { ahead, silent, kbps, hopeful_kbps, sure_kbps, thrift, spare_card, down, eager, standing_in, pace };
+        if standing_in || self.planner.may_wish(self.now, need) {
+            let (mut queue, mut spare) = core::mem::take(&mut self.walked);
+            queue.extend(self.walk(&self.queue));
+            spare.extend(self.walk(&self.fallback.list));
             while let Some(wish) = self.planner.wish(self.now, &queue, &spare, need) {
                 self.out.push_back(Output::Fetch(wish));
             }
+            queue.clear();
+            spare.clear();
+            self.walked = (queue, spare);
         }
         self.out.extend(self.planner.voided().map(|id| Output::Cancel { id }));
         self.pin();
@@ -79,13 +84,15 @@ impl Jukebox {
         if self.probing || self.ending {
             return None;
         }
-        let silent = self.playback.is_silent(self.now, self.line());
         let waits = self.planner.waits_since().map(|t| t + PROBE_AFTER);
         let due = self.planner.trouble().map(|t| t.1).or(waits)?;
-        let urgent = silent
-            || self.fallback.on.is_some()
-            || (self.listens() && self.on_board_up_to(PROBE_OFTEN_BELOW) < PROBE_OFTEN_BELOW);
-        Some(due.max(self.probed_at + if urgent { PROBE_EVERY } else { PROBE_SELDOM }))
+        let urgent = || {
+            self.playback.is_silent(self.now, self.line())
+                || self.fallback.on.is_some()
+                || (self.listens() && self.on_board_up_to(PROBE_OFTEN_BELOW) < PROBE_OFTEN_BELOW)
+        };
+        let seldom = self.probed_at + PROBE_SELDOM;
+        Some(if due < seldom && urgent() { due.max(self.probed_at + PROBE_EVERY) } else { due.max(seldom) })
     }
 
     pub(crate) fn probed(&mut self, up: bool) {
@@ -122,7 +129,8 @@ impl Jukebox {
             _ => {}
         }
         let silent = self.playback.is_silent(self.now, self.line());
+        let on_board = if silent { Span(0) } else { self.on_board_up_to(PROBE_OFTEN_BELOW) };
         // A track's own fault marks its plan; `drop_bad` takes it out when its turn comes.
-        self.planner.arrived(self.now, id, arrival, silent);
+        self.planner.arrived(self.now, id, arrival, sample.is_some(), on_board);
     }
 }
