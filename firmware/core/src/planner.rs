@@ -5,7 +5,7 @@
 //! 1. **Sound**: what plays now and has nothing left; the smallest rendition, or a better one that comes as quickly.
 //! 2. **Safety**: the smallest rendition of the coming [`Need::ahead`] of the line, nearest first.
 //! 3. **Spare**: the smallest rendition of the next minutes of the fallback.
-//! 4. **Quality**: what comes within five minutes in the best rendition that half of the link carries while it plays.
+//! 4. **Quality**: what comes within five minutes in the best rendition that three quarters of the link carry while it plays.
 //! 5. **Reserve**: the smallest rendition of the rest of the line.
 //! 6. **Quality** with all of the link, then the rest of the fallback.
 //! 7. **Idle**: the original of the coming [`Need::ahead`], where the link has nothing better to do.
@@ -336,10 +336,10 @@ impl Planner {
     /// What is good to have and not needed yet.
     fn look_further(&mut self, line: &[Ahead], spare: &[Ahead], need: Need) -> Option<(usize, Part, Purpose)> {
         let all = Span(u64::MAX / 2);
-        // Until all of the line is on board, quality has at most half of the link.
-        let half = Need { kbps: need.kbps.map(|k| k / 2), ..need };
+        // Until all of the line is on board, quality has at most three quarters of the link.
+        let most = Need { kbps: need.kbps.map(|k| k / 4 * 3), ..need };
         let near = NEAR.min(need.ahead);
-        None.or_else(|| self.better(line, near, half, false).filter(|_| need.thrift < Thrift::Frugal))
+        None.or_else(|| self.better(line, near, most, false).filter(|_| need.thrift < Thrift::Frugal))
             .or_else(|| self.small(line, need.ahead, all, Purpose::Reserve, need))
             .or_else(|| self.better(line, near, need, false).filter(|_| need.thrift < Thrift::Frugal))
             .or_else(|| self.small(spare, SPARE, all, Purpose::Reserve, need).filter(|_| need.thrift < Thrift::Frugal))
