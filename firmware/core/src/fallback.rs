@@ -76,7 +76,7 @@ pub(crate) struct Fallback {
     /// The library whose tracks are in the list.
     library: Option<(String, u64)>,
     /// Since when the next piece of the queue is missing.
-    missing_since: Option<Instant>,
+    pub(crate) missing_since: Option<Instant>,
 }
 
 impl Default for Fallback {

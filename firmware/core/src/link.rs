@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::time::{Instant, Span};
 use crate::view::Grade;
 
+/// What is small and takes so long takes it because the link is slow.
+const SLOW: Span = Span::ms(20);
+
 /// A finished transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sample {
@@ -64,9 +67,11 @@ impl Link {
     pub fn sample(&mut self, s: Sample) {
         let seconds = (s.took.0.max(1_000) as f32 / 1e6).min(30.0);
         let kbps = s.bytes as f32 * 8.0 / 1_000.0 / seconds;
-        // Below 4 kB it is the first packet that was measured: it can tell of a slow link, not of a fast one.
+        // Below 4 kB it is the round trip, or the first packet, that was measured: it can tell of a slow link, not of a fast one.
         if s.bytes < 4_096 {
-            self.last = self.last.map(|last| last.min(kbps as u32));
+            if s.took >= SLOW {
+                self.last = self.last.map(|last| last.min(kbps as u32));
+            }
         } else {
             self.fast.push(kbps, seconds.max(0.1), 3.0);
             self.slow.push(kbps, seconds.max(0.1), 9.0);
@@ -121,6 +126,16 @@ mod tests {
         {
             assert!((exp2(x) - want).abs() < 1e-4, "{x}");
         }
+    }
+
+    #[test]
+    fn a_start_counts_on_the_last_transfer() {
+        let mut l = Link::default();
+        l.sample(Sample { bytes: 250_000, took: Span::s(1) });
+        l.sample(Sample { bytes: 500, took: Span(90) });
+        assert_eq!(l.sure_kbps(), Some(2_000), "a packet says nothing");
+        l.sample(Sample { bytes: 2_500, took: Span::ms(200) });
+        assert_eq!((l.sure_kbps(), l.kbps()), (Some(100), Some(2_000)));
     }
 
     #[test]

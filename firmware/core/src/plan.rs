@@ -254,8 +254,8 @@ impl Plan {
         (Span(end.0.saturating_sub(from.span().0)), whole)
     }
 
-    /// The rank to play slot `n` in, after `last`: the better one once it is here for [`RUN`], or at all if `last` is no small
-    /// one, where hardly anybody hears the change; and no change without need.
+    /// The rank to play slot `n` in, after `last`: the better one once it is here for [`RUN`], or for [`SHORT_RUN`] if `last` is no
+    /// small one, where hardly anybody hears the change; and no change without need.
     pub(crate) fn pick(&self, n: usize, last: Option<usize>) -> Option<usize> {
         let here = |r: &usize| self.held.get(*r).is_some_and(|h| h.has(n));
         let begin = self.begins(n);
@@ -268,7 +268,7 @@ impl Plan {
             Span(self.begins(k).0.saturating_sub(begin.0))
         };
         let last = last.filter(here);
-        let enough = if last.is_some_and(|l| l > 0) { Span(1) } else { RUN };
+        let enough = if last.is_some_and(|l| l > 0) { SHORT_RUN } else { RUN };
         let left = self.length().0.saturating_sub(begin.0).min(enough.0);
         let better = (0..self.held.len()).rev().filter(here).take_while(|r| last.is_none_or(|l| *r > l));
         let mut longest: Option<(Span, usize)> = None;
@@ -298,5 +298,7 @@ impl Plan {
 
 /// A better rendition that is on board for so long is worth a change from the smallest.
 const RUN: Span = Span::s(10);
+/// And for so long from a better one than that: two segments.
+const SHORT_RUN: Span = Span::s(6);
 /// A better rendition is fetched so that it can stay: a change at most twice a minute.
 pub(crate) const STAY: Span = Span::s(30);

@@ -302,11 +302,11 @@ impl Planner {
     /// What is missing of that which stands in. It waits neither for the link nor for what waits for the link.
     fn stand_in(&mut self, now: Instant, spare: &[Ahead], need: Need) -> Option<(usize, Part)> {
         let busy = self.under_way.iter().any(|w| w.purpose == Purpose::StandIn);
-        if !need.standing_in || busy || self.stand_in_again.is_some_and(|t| t > now) {
+        if !need.standing_in || spare.is_empty() || busy || self.stand_in_again.is_some_and(|t| t > now) {
             return None;
         }
         // What the card does not have is followed by others that it may have: the next, and those that played last.
-        let n = self.stand_in_tries / 2 % spare.len().max(1);
+        let n = self.stand_in_tries / 2 % spare.len();
         let first = if self.stand_in_tries.is_multiple_of(2) { n } else { spare.len() - 1 - n };
         let found = self.small(spare.get(first..)?, Span(0), HORIZON, Purpose::StandIn, need);
         if found.is_none() && self.stand_in_tries > 0 {

@@ -7,6 +7,8 @@ use crate::planner::{Ahead, Arrival, Need};
 use crate::queue::Queue;
 use crate::time::{Frames, Instant, Span};
 
+/// What could stand in is looked for on the card after so much waiting.
+const STAND_IN_AFTER: Span = Span::ms(500);
 /// A request that does not come back for so long makes us probe,
 const PROBE_AFTER: Span = Span::s(2);
 /// so often with less than this on board, or nothing,
@@ -33,7 +35,8 @@ impl Jukebox {
         // A request that failed is no proof that nothing passes: a probe is.
         let down = self.unreached && self.link.down_since().is_some();
         let eager = !self.settings.fallback.when_waiting;
-        let standing_in = self.fallback.on.is_some() || (silent && self.settings.fallback.when_waiting);
+        let waits = self.fallback.missing_since.is_some_and(|t| self.now.since(t) >= STAND_IN_AFTER);
+        let standing_in = self.fallback.on.is_some() || (silent && waits);
         let spare_card = self.spares_card();
         let need =
             Need { ahead, silent, kbps, hopeful_kbps, sure_kbps, thrift, spare_card, down, eager, standing_in, pace };
