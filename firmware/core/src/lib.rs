@@ -39,3 +39,4 @@ mod tell;
 pub mod time;
 pub mod view;
 pub mod wire;
+pub mod wish;
