@@ -454,6 +454,9 @@ impl Planner {
             let origin = a.from.span();
             // What is with the decoder comes too late, and so does what plays before a run of it is here.
             let first = head.max(a.fed);
+            if first == usize::MAX {
+                continue; // all of it is with the decoder
+            }
             let rate = plan.held[want].kbps();
             let after = |lead: Span| {
                 let lead = lead.0 * rate / kbps;
