@@ -40,6 +40,11 @@ impl Quantizer {
     }
 }
 
+/// Makes integers of 32 bits of the floats whose bits lie in `samples`, as [`Quantizer::run`] does, but where they lie.
+pub(crate) fn widen(samples: &mut [i32]) {
+    samples.iter_mut().for_each(|x| *x = rounded(f32::from_bits(*x as u32), f64::from(1u32 << 31), 0.0));
+}
+
 /// The whole number of steps nearest to `x`, within full scale; 0 of what is no number. (A cast from float to integer is a
 /// chain of cases, which cannot be done for several samples at once.)
 fn rounded(x: f32, steps: f64, noise: f64) -> i32 {
@@ -75,6 +80,15 @@ mod tests {
         let edges = [-1.0, -1.0 / 8_388_608.0, 0.0, 8_388_607.0 / 8_388_608.0];
         assert_eq!(run(&edges, 24, Content::Integer(24)), [-8_388_608, -1, 0, 8_388_607]);
         assert_eq!(run(&[2.0, -2.0, f32::NAN], 16, Content::Integer(16)), [32_767, -32_768, 0]);
+    }
+
+    #[test]
+    fn made_in_place_they_are_the_same() {
+        let from: Vec<f32> =
+            (-70_000..70_000).map(|i| i as f32 / 65_536.0).chain([f32::NAN, 1e-9, f32::INFINITY]).collect();
+        let mut samples: Vec<i32> = from.iter().map(|x| x.to_bits() as i32).collect();
+        widen(&mut samples);
+        assert_eq!(samples, run(&from, 32, Content::Float));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use cpal::traits::{DeviceTrait, HostTrait, StreamTrait};
 use cpal::{BufferSize, DeviceId, ErrorKind, HostId, I24, SampleFormat, StreamConfig, SupportedBufferSize};
 
-use crate::dither::Quantizer;
+use crate::dither::{self, Quantizer};
 use crate::rt;
 use crate::virt::{self, Dac};
 
@@ -392,22 +392,22 @@ impl Body {
             (self.fill)(out, timing);
             return;
         }
+        let q = &mut self.quantizer;
+        // Integers as wide as floats are made where the floats lie: memory that is not touched is time.
+        if self.format == SampleFormat::I32 {
+            let out = data.as_slice_mut::<i32>().unwrap_or_default();
+            (self.fill)(bytemuck::cast_slice_mut(out), timing);
+            dither::widen(out);
+            return;
+        }
         self.floats.resize(data.len(), 0.0);
         let content = (self.fill)(&mut self.floats, timing).unwrap_or(Content::Integer(1));
-        let q = &mut self.quantizer;
-        match self.format {
-            SampleFormat::I16 => {
-                let out = data.as_slice_mut::<i16>().unwrap_or_default();
-                q.run(&self.floats, 16, content, out, |x| x as i16);
-            }
-            SampleFormat::I24 => {
-                let out = data.as_slice_mut::<I24>().unwrap_or_default();
-                q.run(&self.floats, 24, content, out, I24::new_unchecked);
-            }
-            _ => {
-                let out = data.as_slice_mut::<i32>().unwrap_or_default();
-                q.run(&self.floats, 32, content, out, |x| x);
-            }
+        if self.format == SampleFormat::I16 {
+            let out = data.as_slice_mut::<i16>().unwrap_or_default();
+            q.run(&self.floats, 16, content, out, |x| x as i16);
+        } else {
+            let out = data.as_slice_mut::<I24>().unwrap_or_default();
+            q.run(&self.floats, 24, content, out, I24::new_unchecked);
         }
     }
 }
