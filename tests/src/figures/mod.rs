@@ -6,6 +6,7 @@
 //! Law: what is printed was measured in this run. What cannot be measured here says `NOT HERE` and why; nothing is skipped
 //! silently. Times are taken from outside the player, so what the measuring costs counts against it, never for it.
 
+mod bus;
 mod catalogue;
 mod cpu;
 mod disk;
