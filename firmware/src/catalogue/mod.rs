@@ -1,7 +1,7 @@
 //! The searchable copy of the library's catalogue: SQLite FTS5 behind a thread of its own.
 //!
-//! *Refresh*: ask the first origin for the root, fetch the pages whose digests are new, two at a time, and take each in as it
-//! comes. While a refresh runs, search sees the old pages and the new ones that are here; a track is never there twice.
+//! *Refresh*: ask the first origin for the root, fetch the pages whose digests are new, two at a time, and take them in as they
+//! come. While a refresh runs, search sees the old pages and the new ones that are here; a track is never there twice.
 //!
 //! Law: the copy can be lost and is then fetched again; the root cannot be turned back. Case and accents are folded, all
 //! words must be there, the last one may be a prefix.
@@ -11,7 +11,7 @@ mod table;
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use jukebox_core::exchange::{List, Listed, SavedList};
@@ -30,6 +30,10 @@ const QUEUE: usize = 16;
 const STACK: usize = 512 << 10;
 /// Pages on the way at a time.
 const PARALLEL: usize = 2;
+/// Pages that are taken in at once: each turn is a write to the disk, and work for the index.
+const BATCH: usize = 32;
+/// But none waits for longer.
+const BATCH_FOR: Duration = Duration::from_secs(2);
 /// Most pages of a library: 20 million tracks.
 const MAX_PAGES: usize = 100_000;
 /// Largest zstd window that is accepted (2^22 bytes, what a page may unpack to): memory is bounded by us, not by the page.
@@ -244,6 +248,7 @@ impl Catalogue {
         progress(at);
         let mut missing = missing.into_iter();
         let mut coming = JoinSet::new(); // aborts what is left when dropped
+        let (mut batch, mut begun) = (Vec::new(), Instant::now());
         loop {
             while coming.len() < PARALLEL
                 && let Some((place, page)) = missing.next()
@@ -257,11 +262,19 @@ impl Catalogue {
             let Some(came) = coming.join_next().await else { break };
             // A panic there was reported by its hook.
             let came = came.map_err(|_| CatalogueError::Closed)?;
-            let (place, object, bytes) = came.map_err(RefreshError::Fetch)?;
-            at.pages += 1;
-            at.bytes += bytes.len() as u64;
-            self.take_in(place, object, bytes).await?;
-            progress(at);
+            if batch.is_empty() {
+                begun = Instant::now();
+            }
+            let failed = came.map(|page| batch.push(page)).err();
+            if failed.is_some() || batch.len() == BATCH || begun.elapsed() >= BATCH_FOR || coming.is_empty() {
+                at.pages += batch.len();
+                at.bytes += batch.iter().map(|(_, _, bytes)| bytes.len() as u64).sum::<u64>();
+                self.take_in(std::mem::take(&mut batch)).await?;
+                progress(at);
+            }
+            if let Some(fault) = failed {
+                return Err(RefreshError::Fetch(fault));
+            }
         }
         self.refresh_playlists(fetcher, &root, deadline).await?;
         holding.root = Some(digest);
@@ -313,13 +326,9 @@ impl Catalogue {
     }
 
     /// Unpacks a page and takes it in, all on the catalogue's thread.
-    async fn take_in(&self, place: u32, object: Digest, bytes: Bytes) -> Result<(), RefreshError> {
-        let taken = self.run(move |table| {
-            Ok(match rows(&bytes) {
-                Ok(rows) => table.put(place, &object, &rows).map(|()| Ok(()))?,
-                Err(e) => Err(e),
-            })
-        });
+    async fn take_in(&self, batch: Vec<(u32, Digest, Bytes)>) -> Result<(), RefreshError> {
+        let taken =
+            self.run(move |table| table.put(batch.iter().map(|(place, page, bytes)| (*place, page, rows(bytes)))));
         taken.await?.map_err(RefreshError::Broken)
     }
 

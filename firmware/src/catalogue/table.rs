@@ -128,8 +128,12 @@ impl Table {
         self.db.execute_batch("BEGIN; DELETE FROM page; DELETE FROM track; DELETE FROM word; COMMIT;")
     }
 
-    /// Takes a page in. A track that is here already moves to this page.
-    pub(super) fn put(&mut self, place: u32, digest: &Digest, rows: &[Row]) -> rusqlite::Result<()> {
+    /// Takes pages in, all that can be read. A track that is here already moves to its new page.
+    pub(super) fn put<'a, E>(
+        &mut self,
+        pages: impl Iterator<Item = (u32, &'a Digest, Result<Vec<Row>, E>)>,
+    ) -> rusqlite::Result<Result<(), E>> {
+        let mut all = Ok(());
         let tx = self.db.transaction()?;
         {
             let mut known = tx.prepare_cached("DELETE FROM track WHERE id = ?1 RETURNING rank")?;
@@ -137,18 +141,31 @@ impl Table {
             let mut track = tx.prepare_cached("INSERT INTO track VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
             let mut word =
                 tx.prepare_cached("INSERT INTO word (rowid, title, artist, album) VALUES (?1, ?2, ?3, ?4)")?;
-            tx.prepare_cached("INSERT INTO page VALUES (?1, ?2)")?.execute(params![place, digest.0])?;
-            for (index, r) in rows.iter().take(MAX_ROWS).enumerate() {
-                if let Some(rank) = known.query_row([&r.id.0], |r| r.get::<_, i64>(0)).optional()? {
-                    forget.execute([rank])?;
+            let mut page = tx.prepare_cached("INSERT INTO page VALUES (?1, ?2)")?;
+            for (place, digest, rows) in pages {
+                let rows = match rows {
+                    Ok(rows) => rows,
+                    Err(e) => {
+                        all = Err(e);
+                        continue;
+                    }
+                };
+                page.execute(params![place, digest.0])?;
+                for (index, r) in rows.iter().take(MAX_ROWS).enumerate() {
+                    if let Some(rank) = known.query_row([&r.id.0], |r| r.get::<_, i64>(0)).optional()? {
+                        forget.execute([rank])?;
+                    }
+                    let rank = rank(r.popularity, place, index);
+                    let length = i64::try_from(r.duration_ms).unwrap_or(i64::MAX);
+                    track.execute(params![
+                        rank, r.id.0, place, r.title, r.artist, r.album, r.year, length, r.record.0
+                    ])?;
+                    word.execute(params![rank, r.title, r.artist, r.album])?;
                 }
-                let rank = rank(r.popularity, place, index);
-                let length = i64::try_from(r.duration_ms).unwrap_or(i64::MAX);
-                track.execute(params![rank, r.id.0, place, r.title, r.artist, r.album, r.year, length, r.record.0])?;
-                word.execute(params![rank, r.title, r.artist, r.album])?;
             }
         }
-        tx.commit()
+        tx.commit()?;
+        Ok(all)
     }
 
     /// Removes all pages that are not in `pages`.
