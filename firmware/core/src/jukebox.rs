@@ -337,7 +337,6 @@ impl Jukebox {
         let idle = self.stopped_since.map(|t| t + self.settings.idle_close);
         let notice = self.notice.as_ref().map(|n| n.1);
         let all = [
-            self.probe_at(),
             self.pending.first().map(|p| p.since + PATIENCE),
             self.playback.poll_timeout(self.now, self.line()),
             self.planner.poll_timeout(),
@@ -349,8 +348,10 @@ impl Jukebox {
             idle,
             self.told.poll_timeout(self.state(), self.budget.is_metered()),
         ];
+        let first = all.into_iter().flatten().min();
+        let probe = self.probe_at(first.unwrap_or(Instant(u64::MAX)));
         // What is due already was looked at in this turn: only the future wakes.
-        all.into_iter().flatten().min().map(|t| t.max(self.now + Span::ms(1)))
+        [first, probe].into_iter().flatten().min().map(|t| t.max(self.now + Span::ms(1)))
     }
 
     /// Whether a fresh [`Input::Heard`] is wanted before every other input.

@@ -99,13 +99,15 @@ pub(crate) struct Plan {
     pub(crate) bad: Option<Reason>,
     /// All of it was on board when its details were put away.
     pub(crate) whole: bool,
+    /// The highest rank in which, or better, all of it is on board.
+    all_from: Option<usize>,
     /// Length, as the catalogue has it.
     length: Span,
 }
 
 impl Plan {
     pub(crate) fn new(entry: EntryId, digest: Digest, length: Span) -> Self {
-        Self { entry, digest, record: None, held: Vec::new(), bad: None, whole: false, length }
+        Self { entry, digest, record: None, held: Vec::new(), bad: None, whole: false, all_from: None, length }
     }
 
     /// The record is here.
@@ -117,6 +119,7 @@ impl Plan {
             .map(|r| Held { pages: r.index.iter().map(|_| None).collect(), rendition: Arc::new(r.clone()) })
             .collect();
         self.held.sort_by_key(|h| h.rendition.size);
+        self.all_from = None;
         self.record = Some(Arc::new(record));
     }
 
@@ -130,6 +133,7 @@ impl Plan {
         if let Some(slot @ None) = held.pages.get_mut(p) {
             *slot = Some(Page { index, have: 0 });
         }
+        self.count();
         Ok(())
     }
 
@@ -140,6 +144,17 @@ impl Plan {
             let bit = 1 << (n % SEGMENTS_PER_PAGE);
             page.have = if here { page.have | bit } else { page.have & !bit };
         }
+        self.count();
+    }
+
+    /// Finds out anew what is there as a whole.
+    fn count(&mut self) {
+        self.all_from = (0..self.held.len()).rev().find(|&r| self.gap(0, r) == Gap::None);
+    }
+
+    /// Whether all of it is on board in rank `from` or better.
+    pub(crate) fn has_all(&self, from: usize) -> bool {
+        self.all_from.is_some_and(|r| r >= from)
     }
 
     /// A segment is not in the store after all.
@@ -149,6 +164,7 @@ impl Plan {
                 page.have &= !(1 << k);
             }
         }
+        self.count();
     }
 
     /// Goes without the rendition that this segment is of; whether there was one.
@@ -156,12 +172,13 @@ impl Plan {
         let holds = |h: &Held| h.pages.iter().flatten().any(|page| page.index.segments().any(|s| s.digest == digest));
         let before = self.held.len();
         self.held.retain(|h| !holds(h));
+        self.count();
         self.held.len() < before
     }
 
     /// Keeps only that all of it is on board: it is far away, and details cost memory.
     pub(crate) fn put_away(&mut self) {
-        (self.whole, self.record, self.held) = (true, None, Vec::new());
+        (self.whole, self.record, self.held, self.all_from) = (true, None, Vec::new(), None);
     }
 
     /// Whether an index page of rank `r` is here.
@@ -247,6 +264,7 @@ impl Plan {
     /// Playable time on board from a playhead on without a hole, and whether that reaches the end.
     pub(crate) fn level(&self, from: Frames) -> (Span, bool) {
         let (end, whole) = match self.locate(from) {
+            _ if self.has_all(0) => (self.length(), true),
             Ok(n) => self.reach(n, 0),
             Err(_) if self.whole => (self.length(), true),
             Err(_) => return (Span(0), false),

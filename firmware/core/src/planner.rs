@@ -22,12 +22,12 @@ use alloc::vec::Vec;
 
 use crate::budget::Thrift;
 use crate::fallback::is_fallback;
-use crate::library::{Digest, IndexPage, Record, Rendition, RenditionName, SEGMENTS_PER_PAGE, SegmentRef};
+use crate::library::{Digest, IndexPage, Record, RenditionName, SEGMENTS_PER_PAGE, SegmentRef};
 use crate::plan::{Gap, Plan, STAY};
 use crate::reason::{Action, Reason};
 use crate::sound::EntryId;
 use crate::time::{Frames, Instant, Span};
-pub use crate::wish::{Arrival, Keep, Tier, Wish};
+pub use crate::wish::{Ahead, Arrival, Keep, Need, Ready, Tier, Wish};
 
 /// What stands in is looked for on the card: it answers at once,
 const STAND_IN_DEADLINE: Span = Span::ms(1_500);
@@ -106,59 +106,6 @@ struct Trouble {
     tries: u32,
 }
 
-/// An entry of the line that the planner walks: which, its record, and from where it is to be played.
-#[derive(Clone, Copy, Debug)]
-pub struct Ahead {
-    /// The entry.
-    pub entry: EntryId,
-    /// Its record.
-    pub record: Digest,
-    /// First frame wanted.
-    pub from: Frames,
-    /// Length, as the catalogue has it.
-    pub length: Span,
-    /// Slots that are with the decoder already: another rendition of them comes too late.
-    pub fed: usize,
-}
-
-/// A segment that is on board.
-#[derive(Clone, Debug)]
-pub struct Ready {
-    /// The segment.
-    pub segment: SegmentRef,
-    /// Its rendition.
-    pub rendition: Arc<Rendition>,
-    /// Whether it is the last.
-    pub last: bool,
-}
-
-/// How things stand around the planner when it is asked for a wish.
-#[derive(Clone, Copy, Debug)]
-pub struct Need {
-    /// How much music should be on board.
-    pub ahead: Span,
-    /// Nothing sounds although it should: hurry, and one thing at a time.
-    pub silent: bool,
-    /// Transfer rate to count on, in kbit/s.
-    pub kbps: Option<u32>,
-    /// Transfer rate to hope for when sound is waited for, in kbit/s.
-    pub hopeful_kbps: Option<u32>,
-    /// Transfer rate that a start may count on, in kbit/s.
-    pub sure_kbps: Option<u32>,
-    /// How far the link is to be spared.
-    pub thrift: Thrift,
-    /// The card is full, or has taken enough today: only what will be needed.
-    pub spare_card: bool,
-    /// Nothing passes the link.
-    pub down: bool,
-    /// Nothing stands in for what waits: begin with what is here.
-    pub eager: bool,
-    /// The fallback sounds, or should.
-    pub standing_in: bool,
-    /// Another number when the playhead has moved on.
-    pub pace: u64,
-}
-
 /// The planner.
 #[derive(Clone, Debug, Default)]
 pub struct Planner {
@@ -184,6 +131,8 @@ pub struct Planner {
     random: u64,
     /// Counts what could make another wish possible.
     turn: u64,
+    /// All of the line of this revision that is not needed soon was on board.
+    reserve: Option<u64>,
     /// There was nothing to wish for at this turn, playhead (in seconds) and estimate.
     content: Option<(u64, u64, Option<u32>)>,
 }
@@ -229,7 +178,13 @@ impl Planner {
             self.full = None;
         }
         let here = (self.turn, need.pace, need.kbps);
-        let found = self.look(line, spare, need).filter(|f| self.full.is_none_or(|full| f.2 < full.0));
+        let found = if self.is_busy() {
+            // Only what is to sound now takes the place of what is under way.
+            self.small(line.get(..1)?, Span(0), need.ahead, Purpose::Safety, need).filter(|f| f.2 == Purpose::Sound)
+        } else {
+            self.look(line, spare, need)
+        };
+        let found = found.filter(|f| self.full.is_none_or(|full| f.2 < full.0));
         let Some((i, part, purpose)) = found else {
             if self.under_way.is_empty() && self.full.is_none() {
                 // Nothing is missing any more.
@@ -244,7 +199,7 @@ impl Planner {
             return None;
         }
         // What only improves must not stand in the way of what sounds.
-        while self.under_way.len() >= IN_FLIGHT {
+        while self.is_busy() {
             let worst = self.under_way.iter().enumerate().max_by_key(|(_, w)| w.purpose);
             let Some((k, _)) = worst.filter(|(_, w)| purpose == Purpose::Sound && w.purpose > Purpose::Safety) else {
                 self.content = Some(here);
@@ -278,6 +233,11 @@ impl Planner {
         !pausing && (need.silent || room || self.content != Some((self.turn, need.pace, need.kbps)))
     }
 
+    /// As much is under way as may be: but for what is to sound now, nothing more is wished for.
+    pub fn is_busy(&self) -> bool {
+        self.under_way.len() >= IN_FLIGHT
+    }
+
     /// Wishes that were given up for a more urgent one.
     pub fn voided(&mut self) -> impl Iterator<Item = u64> {
         core::mem::take(&mut self.void).into_iter()
@@ -296,10 +256,25 @@ impl Planner {
         let most = Need { kbps: need.kbps.map(|k| k / 4 * 3), ..need };
         let near = NEAR.min(need.ahead);
         None.or_else(|| self.better(line, near, most, false).filter(|_| need.thrift < Thrift::Frugal))
-            .or_else(|| self.small(line, need.ahead, all, Purpose::Reserve, need))
+            .or_else(|| self.reserve(line, need))
             .or_else(|| self.better(line, near, need, false).filter(|_| need.thrift < Thrift::Frugal))
             .or_else(|| self.small(spare, SPARE, all, Purpose::Reserve, need).filter(|_| need.thrift < Thrift::Frugal))
             .or_else(|| self.better(line, need.ahead, need, true).filter(|_| need.thrift == Thrift::None))
+    }
+
+    /// Whether there is nothing to look for behind what is needed soon.
+    pub fn has_reserve(&self, revision: u64) -> bool {
+        self.reserve == Some(revision)
+    }
+
+    /// The first thing missing of what is not needed soon.
+    fn reserve(&mut self, line: &[Ahead], need: Need) -> Option<(usize, Part, Purpose)> {
+        if self.has_reserve(need.revision) {
+            return None;
+        }
+        let found = self.small(line, need.ahead, Span(u64::MAX / 2), Purpose::Reserve, need);
+        self.reserve = (found.is_none() && self.under_way.is_empty()).then_some(need.revision);
+        found
     }
 
     /// The first thing missing for playing in the smallest rendition what begins between `after` and `until`.
@@ -311,7 +286,7 @@ impl Planner {
         purpose: Purpose,
         need: Need,
     ) -> Option<(usize, Part, Purpose)> {
-        let mut end = 0;
+        let (mut end, mut i) = (0, 0);
         for (k, a) in line.iter().enumerate() {
             let begin = end;
             if begin >= until.0 {
@@ -322,7 +297,7 @@ impl Planner {
             if !near && end <= after.0 {
                 continue;
             }
-            let i = self.plan(a);
+            i = self.plan(a, i + 1);
             if far && self.plans[i].whole {
                 continue;
             }
@@ -347,6 +322,9 @@ impl Planner {
         let entry = plan.entry;
         let coming = |part| self.under_way.iter().any(|w| w.entry == entry && w.part == part);
         if plan.bad.is_some() {
+            return Missing::Nothing;
+        }
+        if plan.has_all(0) {
             return Missing::Nothing;
         }
         if plan.record.is_none() {
@@ -437,7 +415,7 @@ impl Planner {
                 break;
             }
             end += a.left().0;
-            let i = self.plan(a);
+            let i = self.plan(a, 0);
             let plan = &self.plans[i];
             if plan.bad.is_some() || plan.held.len() < 2 {
                 continue;
@@ -450,6 +428,9 @@ impl Planner {
             let kbps = if idle { kbps.saturating_sub(plan.held[beside].kbps()).max(1) } else { kbps };
             let slow = plan.held[original].kbps() * 4 * 1_000_000 / kbps > TOO_SLOW.0;
             let Some(want) = (if idle && !slow { Some(original) } else { carried }) else { continue };
+            if plan.has_all(want) {
+                continue;
+            }
             let Ok(head) = plan.locate(a.from) else { continue };
             let origin = a.from.span();
             // What is with the decoder comes too late, and so does what plays before a run of it is here.
@@ -710,7 +691,11 @@ impl Planner {
         self.plans.binary_search_by_key(&entry, |p| p.entry)
     }
 
-    fn plan(&mut self, a: &Ahead) -> usize {
+    /// The plan of an entry. `guess`: where it is, as a rule.
+    fn plan(&mut self, a: &Ahead, guess: usize) -> usize {
+        if self.plans.get(guess).is_some_and(|p| p.entry == a.entry) {
+            return guess;
+        }
         self.place(a.entry).unwrap_or_else(|i| {
             self.plans.insert(i, Plan::new(a.entry, a.record, a.length));
             i
@@ -771,13 +756,6 @@ impl Planner {
             Part::Segment { rank, slot } => plan.set_segment(rank, slot, true),
         }
         Ok(())
-    }
-}
-
-impl Ahead {
-    /// What is left to play of it.
-    fn left(&self) -> Span {
-        Span(self.length.0.saturating_sub(self.from.span().0))
     }
 }
 

@@ -660,6 +660,9 @@ pub(crate) fn longest_overlap(
     planner: &Planner,
     settings: &Settings,
 ) -> Span {
+    if settings.crossfade < SHORTEST {
+        return Span(0);
+    }
     let together = album(a, planner).is_some_and(|mine| album(b, planner) == Some(mine));
     let rates = planner.rate(a).zip(planner.rate(b)).is_some_and(|(a, b)| a != b);
     // A third of a short track sounds alone.

@@ -38,12 +38,32 @@ impl Jukebox {
         let waits = self.fallback.missing_since.is_some_and(|t| self.now.since(t) >= STAND_IN_AFTER);
         let standing_in = self.fallback.on.is_some() || (silent && waits);
         let spare_card = self.spares_card();
-        let need =
-            Need { ahead, silent, kbps, hopeful_kbps, sure_kbps, thrift, spare_card, down, eager, standing_in, pace };
+        let revision = self.queue.revision();
+        let need = Need {
+            ahead,
+            silent,
+            kbps,
+            hopeful_kbps,
+            sure_kbps,
+            thrift,
+            spare_card,
+            down,
+            eager,
+            standing_in,
+            pace,
+            revision,
+        };
         if standing_in || self.planner.may_wish(self.now, need) {
             let (mut queue, mut spare) = core::mem::take(&mut self.walked);
-            queue.extend(self.walk(&self.queue));
-            spare.extend(self.walk(&self.fallback.list));
+            // With its hands full it looks at nothing but what is to sound now.
+            let most = if self.planner.is_busy() && !standing_in { 1 } else { usize::MAX };
+            let (mut end, has_reserve) = (Span(0), self.planner.has_reserve(revision));
+            queue.extend(self.walk(&self.queue).take(most).take_while(|a| {
+                let begin = end;
+                end.0 += a.left().0;
+                !has_reserve || begin < ahead
+            }));
+            spare.extend(self.walk(&self.fallback.list).take(most));
             while let Some(wish) = self.planner.wish(self.now, &queue, &spare, need) {
                 self.out.push_back(Output::Fetch(wish));
             }
@@ -53,7 +73,7 @@ impl Jukebox {
         }
         self.out.extend(self.planner.voided().map(|id| Output::Cancel { id }));
         self.pin();
-        if self.probe_at().is_some_and(|t| t <= self.now) {
+        if self.probe_at(self.now).is_some_and(|t| t <= self.now) {
             (self.probing, self.probed_at) = (true, self.now);
             self.out.push_back(Output::Probe);
         }
@@ -82,8 +102,9 @@ impl Jukebox {
     }
 
     /// When the office is probed next: while the link is in trouble or a request does not come back. A black hole raises no
-    /// event: only a try shows that it has ended. Once a second with little on board, else now and again.
-    pub(crate) fn probe_at(&self) -> Option<Instant> {
+    /// event: only a try shows that it has ended. Once a second with little on board, else now and again. What is later than
+    /// `until` need not be exact.
+    pub(crate) fn probe_at(&self, until: Instant) -> Option<Instant> {
         if self.probing || self.ending {
             return None;
         }
@@ -94,8 +115,9 @@ impl Jukebox {
                 || self.fallback.on.is_some()
                 || (self.listens() && self.on_board_up_to(PROBE_OFTEN_BELOW) < PROBE_OFTEN_BELOW)
         };
-        let seldom = self.probed_at + PROBE_SELDOM;
-        Some(if due < seldom && urgent() { due.max(self.probed_at + PROBE_EVERY) } else { due.max(seldom) })
+        let (often, seldom) = (due.max(self.probed_at + PROBE_EVERY), self.probed_at + PROBE_SELDOM);
+        // How urgent it is costs a walk.
+        Some(if often > until || (due < seldom && urgent()) { often } else { due.max(seldom) })
     }
 
     pub(crate) fn probed(&mut self, up: bool) {

@@ -54,15 +54,29 @@ impl Capacity {
         Self(all)
     }
 
-    /// The same, with at most `most` bytes a second between `from` and `until`.
+    /// The same, with at most so many bytes a second in each of these times: from when, until when, how many; in order.
     #[must_use]
-    pub fn capped(&self, from: Instant, until: Instant, most: u32) -> Self {
-        let rate = |t: Instant| self.0[..self.0.partition_point(|c| c.at <= t)].last().map_or(0, |c| c.rate);
-        let before = self.0.iter().filter(|c| c.at < from).map(|c| (c.at, c.rate));
-        let within = self.0.iter().filter(|c| from < c.at && c.at < until).map(|c| (c.at, c.rate.min(most)));
-        let after = self.0.iter().filter(|c| c.at > until).map(|c| (c.at, c.rate));
-        let edges = [(from, rate(from).min(most))];
-        Self::of_rates(before.chain(edges).chain(within).chain([(until, rate(until))]).chain(after))
+    pub fn capped(&self, times: impl IntoIterator<Item = (Instant, Instant, u32)>) -> Self {
+        let (mut all, mut rate): (Vec<(Instant, u32)>, u32) = (Vec::with_capacity(self.0.len()), 0);
+        let mut corners = self.0.iter().peekable();
+        for (from, until, most) in times {
+            while let Some(c) = corners.next_if(|c| c.at <= from) {
+                rate = c.rate;
+                all.push((c.at, rate));
+            }
+            // What was to begin just then begins capped.
+            all.pop_if(|c| c.0 == from);
+            all.push((from, rate.min(most)));
+            while let Some(c) = corners.next_if(|c| c.at <= until) {
+                rate = c.rate;
+                if c.at < until {
+                    all.push((c.at, rate.min(most)));
+                }
+            }
+            all.push((until, rate));
+        }
+        all.extend(corners.map(|c| (c.at, c.rate)));
+        Self::of_rates(all)
     }
 
     /// What it can have carried by an instant, in millionths of a byte.
@@ -164,7 +178,7 @@ impl Weather {
 
     /// What it can carry that helps anybody.
     pub fn useful(&self) -> Capacity {
-        self.faults.iter().fold(self.capacity.clone(), |c, f| c.capped(f.0, f.1, f.2.passes()))
+        self.capacity.capped(self.faults.iter().map(|f| (f.0, f.1, f.2.passes())))
     }
 }
 
@@ -193,8 +207,7 @@ impl Link {
     /// The link of a night.
     pub fn night(weather: Weather) -> Self {
         let held = |f: &&(Instant, Instant, Fault)| f.2.spoils().is_none();
-        let passes =
-            weather.faults.iter().filter(held).fold(weather.capacity.clone(), |c, f| c.capped(f.0, f.1, f.2.passes()));
+        let passes = weather.capacity.capped(weather.faults.iter().filter(held).map(|f| (f.0, f.1, f.2.passes())));
         Self::Night(Arc::new(weather), Arc::new(passes))
     }
 
@@ -419,7 +432,7 @@ mod tests {
             let t = c.when(sum).unwrap();
             assert!(c.carried(t) >= sum && (t == s(0) || c.carried(t - Span(1)) < sum), "{sum}");
         }
-        let capped = c.capped(s(2), s(22), 100);
+        let capped = c.capped([(s(2), s(22), 100)]);
         assert_eq!(capped.carried(s(22)), (2_000 + 800 + 200) * MICRO);
         assert_eq!(capped.carried(s(24)), (3_000 + 20_000) * MICRO, "and after it as before");
         assert_eq!(Capacity::of_rates([(s(0), 100), (s(1), 0)]).when(101 * MICRO), None);
