@@ -27,14 +27,20 @@ use crate::plan::{Gap, Plan, STAY};
 use crate::reason::{Action, Reason};
 use crate::sound::EntryId;
 use crate::time::{Frames, Instant, Span};
-pub use crate::wish::{Ahead, Arrival, Keep, Need, Ready, Tier, Wish};
+pub use crate::wish::{Ahead, Arrival, Hands, Keep, Need, Ready, Tier, Wish};
 
 /// What stands in is looked for on the card: it answers at once,
 const STAND_IN_DEADLINE: Span = Span::ms(1_500);
 /// or another is tried after this.
 const STAND_IN_AGAIN: Span = Span::ms(200);
-/// Wishes that may be under way at once.
+/// Wishes that may be under way at once,
 pub const IN_FLIGHT: usize = 2;
+/// and so many, as long as all are small copies that will be here in a moment: else the round trip, not the link, says how soon
+/// an outage may come.
+pub const IN_FLIGHT_SMALL: usize = 16;
+const MOMENT: Span = Span::ms(500);
+/// Below this, in kbit/s, two of them keep a link busy for longer than any round trip.
+const BUSY_KBPS: u32 = 500;
 /// What sounds next, and is nearly here, may have the next request beside it.
 const BESIDE: Span = Span::ms(500);
 /// Longest pause between two tries while something still sounds.
@@ -178,11 +184,13 @@ impl Planner {
             self.full = None;
         }
         let here = (self.turn, need.pace, need.kbps);
-        let found = if self.is_busy() {
+        let found = match self.hands(now, need) {
+            Hands::Free => self.look(line, spare, need),
+            Hands::Few => self.look_nearby(line, spare, need),
             // Only what is to sound now takes the place of what is under way.
-            self.small(line.get(..1)?, Span(0), need.ahead, Purpose::Safety, need).filter(|f| f.2 == Purpose::Sound)
-        } else {
-            self.look(line, spare, need)
+            Hands::Full => {
+                self.small(line.get(..1)?, Span(0), need.ahead, Purpose::Safety, need).filter(|f| f.2 == Purpose::Sound)
+            }
         };
         let found = found.filter(|f| self.full.is_none_or(|full| f.2 < full.0));
         let Some((i, part, purpose)) = found else {
@@ -199,7 +207,7 @@ impl Planner {
             return None;
         }
         // What only improves must not stand in the way of what sounds.
-        while self.is_busy() {
+        while self.hands(now, need) == Hands::Full {
             let worst = self.under_way.iter().enumerate().max_by_key(|(_, w)| w.purpose);
             let Some((k, _)) = worst.filter(|(_, w)| purpose == Purpose::Sound && w.purpose > Purpose::Safety) else {
                 self.content = Some(here);
@@ -233,9 +241,15 @@ impl Planner {
         !pausing && (need.silent || room || self.content != Some((self.turn, need.pace, need.kbps)))
     }
 
-    /// As much is under way as may be: but for what is to sound now, nothing more is wished for.
-    pub fn is_busy(&self) -> bool {
-        self.under_way.len() >= IN_FLIGHT
+    /// What may be taken on beside what is under way.
+    pub fn hands(&self, now: Instant, need: Need) -> Hands {
+        let fast = need.kbps.is_some_and(|k| k >= BUSY_KBPS);
+        let brief = |w: &UnderWay| w.purpose < Purpose::Quality && w.due.is_none_or(|due| due <= now + MOMENT);
+        match self.under_way.len() {
+            n if n < IN_FLIGHT => Hands::Free,
+            n if fast && n < IN_FLIGHT_SMALL && self.under_way.iter().all(brief) => Hands::Few,
+            _ => Hands::Full,
+        }
     }
 
     /// Wishes that were given up for a more urgent one.
@@ -243,9 +257,14 @@ impl Planner {
         core::mem::take(&mut self.void).into_iter()
     }
 
-    fn look(&mut self, line: &[Ahead], spare: &[Ahead], need: Need) -> Option<(usize, Part, Purpose)> {
+    /// What will be needed, and is small.
+    fn look_nearby(&mut self, line: &[Ahead], spare: &[Ahead], need: Need) -> Option<(usize, Part, Purpose)> {
         self.small(line, Span(0), need.ahead, Purpose::Safety, need)
             .or_else(|| self.small(spare, Span(0), SPARE, Purpose::Spare, need))
+    }
+
+    fn look(&mut self, line: &[Ahead], spare: &[Ahead], need: Need) -> Option<(usize, Part, Purpose)> {
+        self.look_nearby(line, spare, need)
             .or_else(|| if need.spare_card { None } else { self.look_further(line, spare, need) })
     }
 
@@ -482,7 +501,7 @@ impl Planner {
     /// request goes on behind that.
     pub fn arrived(&mut self, now: Instant, id: u64, arrival: Arrival, moved: bool, on_board: Span) {
         let Some(i) = self.under_way.iter().position(|w| w.id == id) else { return };
-        let UnderWay { entry, part, purpose, .. } = self.under_way.swap_remove(i);
+        let UnderWay { entry, part, purpose, since: asked, .. } = self.under_way.swap_remove(i);
         self.turn += 1;
         let outcome = match arrival {
             Ok(bytes) => {
@@ -509,6 +528,9 @@ impl Planner {
         if moved {
             self.trouble = None;
             return;
+        }
+        if self.trouble.is_some_and(|t| asked <= t.since) {
+            return; // of the same moment: no other try
         }
         let (since, tries) = self.trouble.map_or((now, 0), |t| (t.since, t.tries + 1));
         let mut trouble = Trouble { reason, since, again: now, tries };
@@ -739,7 +761,9 @@ impl Planner {
             wish.deadline = STAND_IN_DEADLINE;
         }
         let takes = |(range, k): ((u64, u32), u32)| Span(u64::from(range.1) * 8_000 / u64::from(k.max(1)));
-        let due = wish.range.zip(need.kbps).map(|found| now + takes(found));
+        // One after the other.
+        let first = self.under_way.iter().filter_map(|w| w.due).fold(now, Instant::max);
+        let due = wish.range.zip(need.kbps).map(|found| first + takes(found));
         self.under_way.push(UnderWay { id, entry: plan.entry, part, purpose, since: now, due });
         wish
     }

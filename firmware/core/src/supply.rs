@@ -3,7 +3,7 @@
 use crate::exchange::Output;
 use crate::jukebox::Jukebox;
 use crate::link::Sample;
-use crate::planner::{Ahead, Arrival, Need};
+use crate::planner::{Ahead, Arrival, Hands, Need};
 use crate::queue::Queue;
 use crate::time::{Frames, Instant, Span};
 
@@ -56,7 +56,8 @@ impl Jukebox {
         if standing_in || self.planner.may_wish(self.now, need) {
             let (mut queue, mut spare) = core::mem::take(&mut self.walked);
             // With its hands full it looks at nothing but what is to sound now.
-            let most = if self.planner.is_busy() && !standing_in { 1 } else { usize::MAX };
+            let full = self.planner.hands(self.now, need) == Hands::Full && !standing_in;
+            let most = if full { 1 } else { usize::MAX };
             let (mut end, has_reserve) = (Span(0), self.planner.has_reserve(revision));
             queue.extend(self.walk(&self.queue).take(most).take_while(|a| {
                 let begin = end;

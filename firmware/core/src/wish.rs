@@ -115,3 +115,14 @@ pub struct Need {
     /// Another number when the line is another one.
     pub revision: u64,
 }
+
+/// What may be taken on beside what is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hands {
+    /// Anything.
+    Free,
+    /// What is small and needed before long.
+    Few,
+    /// What is to sound now.
+    Full,
+}
