@@ -31,7 +31,14 @@ pub struct Store {
     dir: PathBuf,
     written: AtomicU64,
     serial: AtomicU64,
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // A child of ours that is just being started may hold the file open for a moment, and with it the lock.
+        let _ = self.lock.unlock();
+    }
 }
 
 impl Store {
@@ -47,7 +54,7 @@ impl Store {
             Err(TryLockError::WouldBlock) => return Err(OpenError::Busy(dir)),
             Err(TryLockError::Error(e)) => return Err(at(e)),
         }
-        let store = Self { dir, written: AtomicU64::new(0), serial: AtomicU64::new(0), _lock: lock };
+        let store = Self { dir, written: AtomicU64::new(0), serial: AtomicU64::new(0), lock };
         store.clean_up().map_err(at)?;
         Ok(store)
     }
