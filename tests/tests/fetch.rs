@@ -640,11 +640,16 @@ async fn a_dead_mount_freezes_nobody() {
     drop(fs::OpenOptions::new().write(true).open(&path).unwrap());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn equal_wants_share_a_download_and_at_most_two_segments_are_on_the_way() {
-    let disk = Disk::new();
-    let bytes = noise(1, 60_000);
-    let object = disk.object(&bytes);
+/// A server whose answers wait until they are released.
+struct Gated {
+    server: Server,
+    arrivals: mpsc::Receiver<()>,
+    release: mpsc::Sender<()>,
+    /// Most requests that waited at once.
+    most: Arc<AtomicUsize>,
+}
+
+fn gated(disk: &Disk) -> Gated {
     let (library, (arrived, arrivals)) = (disk.library(), mpsc::channel());
     let (release, gate) = mpsc::channel::<()>();
     let gate = Mutex::new(gate);
@@ -657,9 +662,18 @@ async fn equal_wants_share_a_download_and_at_most_two_segments_are_on_the_way() 
         now.fetch_sub(1, Ordering::SeqCst);
         serve(&library, head, s);
     });
+    Gated { server, arrivals, release, most }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn equal_wants_share_a_download_and_at_most_two_large_segments_are_on_the_way() {
+    let disk = Disk::new();
+    let bytes = noise(1, 600_000);
+    let object = disk.object(&bytes);
+    let Gated { server, arrivals, release, most } = gated(&disk);
     let (fetcher, _) = disk.fetcher(&[&server.url()], None);
     let fetch = |n: usize| {
-        let (fetcher, want) = (fetcher.clone(), part(object, &bytes, n * 10_000..(n + 1) * 10_000));
+        let (fetcher, want) = (fetcher.clone(), part(object, &bytes, n * 100_000..(n + 1) * 100_000));
         tokio::spawn(async move { fetcher.fetch(want).await })
     };
     let segments: Vec<_> = (0..5).map(fetch).collect();
@@ -684,7 +698,27 @@ async fn equal_wants_share_a_download_and_at_most_two_segments_are_on_the_way() 
     leader.abort();
     release.send(()).unwrap();
     release.send(()).unwrap();
-    assert_eq!(follower.await.unwrap().unwrap().bytes, bytes[50_000..]);
+    assert_eq!(follower.await.unwrap().unwrap().bytes, bytes[500_000..]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn eight_small_segments_are_on_the_way_at_once() {
+    let disk = Disk::new();
+    let bytes = noise(1, 90_000);
+    let object = disk.object(&bytes);
+    let Gated { server, arrivals, release, most } = gated(&disk);
+    let (fetcher, _) = disk.fetcher(&[&server.url()], None);
+    let fetch = |n: usize| {
+        let (fetcher, want) = (fetcher.clone(), part(object, &bytes, n * 10_000..(n + 1) * 10_000));
+        tokio::spawn(async move { fetcher.fetch(want).await })
+    };
+    let segments: Vec<_> = (0..9).map(fetch).collect();
+    (0..8).for_each(|_| arrivals.recv_timeout(DEADLINE).unwrap());
+    (0..9).for_each(|_| release.send(()).unwrap());
+    for task in segments {
+        task.await.unwrap().unwrap();
+    }
+    assert_eq!((server.asked(), most.load(Ordering::SeqCst)), (9, 8));
 }
 
 #[tokio::test]

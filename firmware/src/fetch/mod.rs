@@ -38,8 +38,12 @@ use http::{Ask, Head};
 use origin::Origin;
 use race::Race;
 
-/// Segments on the way at a time. More would share the link, and delay what is needed first.
-const SEGMENTS: usize = 2;
+/// Shares of the link: two large segments on the way at a time, for more would delay what is needed first, or eight small
+/// ones, for the round trips of two would leave a quick link idle.
+const SHARES: usize = 8;
+/// Bytes of a segment that takes one share; a larger one takes [`LARGE`].
+const SHARE: u64 = 32 << 10;
+const LARGE: u32 = 4;
 /// Small objects on the way at a time.
 const SMALL: usize = 2;
 /// How long a way comes last after another one carried what it had not.
@@ -243,7 +247,7 @@ impl Fetcher {
             parts: flow::Parts::default(),
             objects,
             sample: Box::new(sample),
-            segments: Semaphore::new(SEGMENTS),
+            segments: Semaphore::new(SHARES),
             small: Semaphore::new(SMALL),
             running: Mutex::default(),
             date: Mutex::default(),
@@ -393,11 +397,11 @@ impl Inner {
             self.objects.belongs(&want.digest, want.keep);
             return Ok(Fetched { bytes, origin: None, came: 0, took: Duration::ZERO });
         }
-        let turns = if want.range.is_some() { &self.segments } else { &self.small };
-        // The semaphore is never closed.
-        let _turn = turns.acquire().await;
         // Bytes that the card will not take are not paid for; of a whole object only the least that it occupies is known.
         let least = want.range.as_ref().map_or(1, |r| r.end - r.start);
+        let turns = if want.range.is_some() { &self.segments } else { &self.small };
+        // The semaphore is never closed.
+        let _turn = turns.acquire_many(if least <= SHARE { 1 } else { LARGE }).await;
         self.objects.room_later(least, want.keep).await.map_err(Fault::Store)?;
         let candidates = self.candidates(want);
         let ways: Vec<usize> = candidates.iter().map(|c| c.way).collect();
