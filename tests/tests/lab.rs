@@ -91,7 +91,8 @@ fn rate_delay_and_queue_are_those_of_the_case() {
     assert!((65..200).contains(&taken.len()), "{}", taken.len());
     let least = 0.1 + taken.len() as f64 / 100.0 - 0.02;
     assert!((least..least + 2.0).contains(&time.as_secs_f64()), "{time:?} for {}", taken.len());
-    assert_eq!(pair.link.carried_down() - bytes, taken.len() as u64 * 1_000);
+    // The answer to a ping, 32 bytes, may be counted late.
+    assert_eq!((pair.link.carried_down() - bytes) / 1_000, taken.len() as u64);
 }
 
 #[test]
