@@ -239,7 +239,7 @@ impl Catalogue {
 
         let pages = self.pages(fetcher, &root, deadline).await?;
         let named = pages.clone();
-        let missing = self.run(move |t| t.plan(&named)).await?;
+        let (total, missing) = (pages.len(), self.run(move |t| t.plan(&named)).await?);
         let mut at = Progress {
             pages_total: missing.len(),
             bytes_total: missing.iter().map(|(_, p)| u64::from(p.size)).sum(),
@@ -285,6 +285,14 @@ impl Catalogue {
                 t.count()
             })
             .await?;
+        // Most of it is new: what a search looks into is put together once, and not for every change. If that fails it is only
+        // slower.
+        if at.pages * 2 > total {
+            let mut begin = true;
+            while self.run(move |t| t.merge(begin)).await.unwrap_or(false) {
+                begin = false;
+            }
+        }
         Ok(Refreshed::Changed { root: Box::new(root), progress: at, tracks })
     }
 

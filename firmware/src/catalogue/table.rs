@@ -24,6 +24,8 @@ const PLACE_BITS: u32 = 21;
 pub(super) const MAX_ROWS: usize = 1 << INDEX_BITS;
 /// Counting stops here: nobody reads a thousand hits, and counting all of them costs time.
 pub(super) const MAX_TOTAL: u32 = 1000;
+/// Pages of the index that a step of merging writes: milliseconds, in which a search has to wait.
+const MERGE: i64 = 256;
 /// Words of a search; further ones are ignored.
 const MAX_WORDS: usize = 16;
 /// Characters of a search; further ones are ignored.
@@ -182,6 +184,15 @@ impl Table {
             tx.execute("DELETE FROM page WHERE place = ?1", [place])?;
         }
         tx.commit()
+    }
+
+    /// Brings the index of words, which many pages have left in many pieces, a step nearer to one piece: a search looks into
+    /// each. `begin`: the first step. Whether there is more to do (<https://sqlite.org/fts5.html>, section 6.8).
+    pub(super) fn merge(&mut self, begin: bool) -> rusqlite::Result<bool> {
+        let before = self.db.total_changes();
+        let mut merge = self.db.prepare_cached("INSERT INTO word (word, rank) VALUES ('merge', ?1)")?;
+        merge.execute([if begin { -MERGE } else { MERGE }])?;
+        Ok(self.db.total_changes() - before >= 2)
     }
 
     pub(super) fn count(&self) -> rusqlite::Result<u32> {
