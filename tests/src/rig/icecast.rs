@@ -103,7 +103,7 @@ impl Icecast {
         ffmpeg.args(["-ice_name", "Rig Radio", "-content_type", kind, "-f", form]);
         ffmpeg.arg(format!("icecast://source:{PASSWORD}@127.0.0.1:{}/{name}", self.port));
         self.stations.push(Process::start("ffmpeg", &mut ffmpeg));
-        until("the station is on the air", SOON, || on_air(self.port, name).then_some(()));
+        until("the station is on the air", 3 * SOON, || on_air(self.port, name).then_some(()));
     }
 
     /// Says what `/NAME` plays, as a studio does.
