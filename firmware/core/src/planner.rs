@@ -243,7 +243,8 @@ impl Planner {
 
     /// What may be taken on beside what is under way.
     pub fn hands(&self, now: Instant, need: Need) -> Hands {
-        let fast = need.kbps.is_some_and(|k| k >= BUSY_KBPS);
+        // Nothing shares the link with what is waited for in silence.
+        let fast = !need.silent && need.kbps.is_some_and(|k| k >= BUSY_KBPS);
         let brief = |w: &UnderWay| w.purpose < Purpose::Quality && w.due.is_none_or(|due| due <= now + MOMENT);
         match self.under_way.len() {
             n if n < IN_FLIGHT => Hands::Free,
